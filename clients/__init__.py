@@ -1,0 +1,1 @@
+"""Talk to a compactds server from Python."""

@@ -1,0 +1,1 @@
+"""Measure retrieval and what it does for answers, embedded or over HTTP."""

@@ -1,0 +1,1 @@
+"""Recipes and settings, with their typed loaders."""

@@ -1,0 +1,1 @@
+"""In-memory indexes that propose candidates."""

@@ -1,0 +1,1 @@
+"""Text to vectors, the same way at build and at query time."""

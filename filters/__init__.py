@@ -1,0 +1,1 @@
+"""Decide what may enter a store and what a query may return."""

@@ -1,0 +1,48 @@
+"""The root of every error compactds raises on purpose, and the errors of where expressions.
+
+CompactdsError
+├── WhereError            a where expression that cannot be used
+│   ├── UnknownFieldError     it names a field the store does not have
+│   └── FieldTypeError        it compares a field with a value of another type
+├── (compactds.datastore.errors)   stores, encoders, searches
+└── (compactds.indexer.errors)     sources and builds
+"""
+
+from typing import Any, ClassVar
+
+
+class CompactdsError(Exception):
+    """Say what went wrong, with which value, and what to do about it.
+
+    `code` is stable and machine-readable; `value` is the offending value where there is one;
+    `remedy` is one sentence a user can act on.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, value: Any = None, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class WhereError(CompactdsError):
+    """Refuse a where expression that is malformed, too large or too deep."""
+
+    code = "invalid_where"
+
+
+class UnknownFieldError(WhereError):
+    """Refuse a field name the store does not have; the remedy names the nearest valid one."""
+
+    code = "unknown_field"
+
+
+class FieldTypeError(WhereError):
+    """Refuse a value whose type does not fit the field it is compared with."""
+
+    code = "wrong_type"

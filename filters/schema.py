@@ -1,0 +1,72 @@
+"""The typed attributes of a store: what a field may hold and what each field is called."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+
+from compactds.filters.errors import UnknownFieldError
+
+
+class FieldType(StrEnum):
+    """Name the types an attribute can have; a value of any type may be missing."""
+
+    BOOL = "bool"
+    INT64 = "int64"
+    FLOAT64 = "float64"
+    STRING = "string"
+    DATE = "date"
+    TIMESTAMP = "timestamp"
+    STRING_LIST = "list<string>"
+    INT64_LIST = "list<int64>"
+
+    @property
+    def is_list(self) -> bool:
+        """Tell whether a value is a list of scalars."""
+        return self in (FieldType.STRING_LIST, FieldType.INT64_LIST)
+
+    @property
+    def element(self) -> "FieldType":
+        """Return the type of one element: the type itself unless it is a list."""
+        match self:
+            case FieldType.STRING_LIST:
+                return FieldType.STRING
+            case FieldType.INT64_LIST:
+                return FieldType.INT64
+            case _:
+                return self
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Map field names to types, in a fixed order."""
+
+    fields: Mapping[str, FieldType]
+
+    def __getitem__(self, name: str) -> FieldType:
+        """Return the type of a field; raise UnknownFieldError naming the nearest valid one."""
+        try:
+            return self.fields[name]
+        except KeyError:
+            near = get_close_matches(name, self.fields, n=1, cutoff=0.5)
+            known = ", ".join(self.fields) or "none"
+            remedy = f"Did you mean {near[0]!r}?" if near else f"Known fields: {known}."
+            raise UnknownFieldError(f"unknown field {name!r}.", value=name, remedy=remedy) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def to_json(self) -> dict[str, str]:
+        """Return names and type names, as the manifest keeps them."""
+        return {name: kind.value for name, kind in self.fields.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, str]) -> "Schema":
+        """Read what `to_json` wrote; raise ValueError for an unknown type name."""
+        return cls({name: FieldType(kind) for name, kind in data.items()})

@@ -1,0 +1,34 @@
+"""The documents a build reads: one input record each, with typed attributes and an origin."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_128_hexdigest
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Hold one input record.
+
+    `origin` says where it came from, for messages: a file, with a line or row number where there is
+    one. `attributes` are flat JSON-like values: None, bool, int, float, str, datetime.date,
+    datetime.datetime, or lists of str or int. `vector` is set only by sources that carry vectors.
+    `id_from_content` tells that the source gave no id.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""
+    origin: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    vector: NDArray[np.float32] | None = None
+    id_from_content: bool = False
+
+
+def content_id(title: str, text: str) -> str:
+    """Return an id that depends on nothing but title and text: 32 hexadecimal digits of XXH3-128."""
+    return xxh3_128_hexdigest(f"{title}\n{text}".encode("utf-8", "surrogatepass"))

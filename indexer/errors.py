@@ -1,0 +1,39 @@
+"""Errors of sources and builds; CompactdsError draws the whole tree."""
+
+from compactds.filters.errors import CompactdsError
+
+
+class BuildError(CompactdsError):
+    """Report a build that cannot go on."""
+
+    code = "build_error"
+
+
+class SourceError(BuildError):
+    """Report a source that is missing, unreadable or of an unknown kind."""
+
+    code = "invalid_source"
+
+
+class RecordError(BuildError):
+    """Report one record that cannot become a document; the message names its file and line."""
+
+    code = "invalid_record"
+
+
+class DuplicateIdError(BuildError):
+    """Report two documents with one id; the message names both places."""
+
+    code = "duplicate_id"
+
+
+class AttributeTypeError(BuildError):
+    """Report an attribute whose values do not share a type."""
+
+    code = "attribute_type"
+
+
+class EmptyCorpusError(BuildError):
+    """Report a corpus with no documents left to index."""
+
+    code = "empty_corpus"

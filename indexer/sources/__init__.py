@@ -1,0 +1,1 @@
+"""Readers that turn files and data sets into documents."""

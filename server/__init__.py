@@ -1,0 +1,1 @@
+"""Serve a datastore over HTTP."""
