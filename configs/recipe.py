@@ -1,0 +1,282 @@
+"""The recipe of a build: what goes into a datastore, and how."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from compactds.configs.errors import ConfigError, InvalidValueError
+from compactds.configs.sizes import parse_bytes
+from compactds.configs.toml import read_toml
+from compactds.configs.validation import validate
+
+__all__ = [
+    "EncoderConfig",
+    "Exact",
+    "Index",
+    "Passages",
+    "Recipe",
+    "Source",
+    "TypeName",
+    "load_recipe",
+    "parse_bytes",
+    "recipe_for",
+]
+
+TypeName = Literal["bool", "int64", "float64", "string", "date", "timestamp", "list<string>", "list<int64>"]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("expected a path, not one with a NUL character")
+    return path
+
+
+class Source(_Table):
+    """Say where records come from and how to read them."""
+
+    path: Annotated[Text, AfterValidator(_without_nul)] = Field(
+        description="A file, a folder, a pattern or a Hugging Face dataset id; a relative path starts at "
+        "the recipe's folder."
+    )
+    format: Text | None = Field(
+        None, description="The format of the files; decided by their suffixes if left out."
+    )
+    name: Text | None = Field(
+        None, description="What passages report as their source; the path's name if left out."
+    )
+    fields: dict[Text, Text] = Field(
+        default_factory=dict, description="Which field of a record holds its id, title, text: text = 'body'."
+    )
+    attributes: list[Text] | None = Field(
+        None, description="The fields to keep as attributes; all remaining ones if left out, none if empty."
+    )
+    vector: Text | None = Field(
+        None, description="The field that holds a ready-made vector; nothing is encoded then."
+    )
+    max_documents: Count | None = Field(None, description="Stop after so many records.")
+    config: Text | None = Field(None, description="The configuration of a Hugging Face dataset.")
+    split: Text | None = Field(None, description="The split of a Hugging Face dataset; train if left out.")
+    revision: Text | None = Field(None, description="The revision of a Hugging Face dataset.")
+
+
+class Passages(_Table):
+    """Say how documents are split into passages."""
+
+    words: Count = Field(256, description="The most words a passage has.")
+    min_words: int = Field(
+        default_factory=lambda known: min(32, known.get("words", 0) // 4),
+        ge=0,
+        description="A shorter tail is joined to the passage before it; 32, or a quarter of words if less.",
+    )
+    split: bool = Field(True, description="Split documents; if false, each document is one passage.")
+    embed_title: bool = Field(True, description="Encode a passage together with its document's title.")
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        if self.split and self.min_words >= self.words:
+            raise ValueError(f"min_words is {self.min_words}, expected less than words, {self.words}")
+        return self
+
+
+class EncoderConfig(_Table):
+    """Say which encoder turns text into vectors; what is left out is chosen by the model."""
+
+    model: str = Field("minilm", description="A preset's name, a local path, or a Hugging Face model id.")
+    kind: Literal["auto", "sentence-transformers", "static", "endpoint", "vectors"] = Field(
+        "auto", description="What loads the model; vectors means none: passages and queries come as vectors."
+    )
+    query_prompt: str | None = Field(None, description="What is put before a query.")
+    passage_prompt: str | None = Field(None, description="What is put before a passage.")
+    pooling: str | None = Field(None, description="How token vectors become one: mean, cls or lasttoken.")
+    normalize: bool | None = Field(
+        None, description="Scale vectors to length one, so that scores are cosines."
+    )
+    dimension: Count | None = Field(
+        None, description="Cut vectors to so many dimensions, for Matryoshka models."
+    )
+    max_tokens: Count | None = Field(None, description="The most tokens the model reads of a passage.")
+    url: Text | None = Field(None, description="The address of an embedding endpoint.")
+    api_key_env: Text | None = Field(
+        None, description="The environment variable that holds the endpoint's key."
+    )
+    batch_size: Count = Field(32, description="Passages encoded at a time.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="What passages are computed in; auto is bfloat16 where the processor is good at it.",
+    )
+    device: Text = Field("auto", description="Where the model runs: auto, cpu, cuda, cuda:1.")
+
+
+class Exact(_Table):
+    """Say how the vectors of the exact stage are kept on disk."""
+
+    dtype: Literal["float16", "float32"] = Field("float16", description="The type of the numbers on disk.")
+
+
+class Index(_Table):
+    """Say which index finds candidates, and how much memory it may take."""
+
+    kind: Literal["auto", "flat", "hnsw", "ivf"] = Field(
+        "auto", description="The kind of index; auto chooses by the number of passages and the memory."
+    )
+    memory: str = Field("512MB", description="The most memory the index may take when searched.")
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, memory: str) -> str:
+        try:
+            parse_bytes(memory)
+        except ConfigError as error:
+            raise ValueError(f"expected a size such as 512MB or 2GiB, not {memory!r}") from error
+        return memory
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the memory limit in bytes."""
+        return parse_bytes(self.memory)
+
+
+def _default_encoder(known: dict[str, Any]) -> EncoderConfig:
+    ready_made = known.get("vectors") or any(source.vector for source in known.get("sources", ()))
+    return EncoderConfig(model="", kind="vectors") if ready_made else EncoderConfig()
+
+
+class Recipe(_Table):
+    """Say what goes into a datastore, and how: the whole input of a build.
+
+    With ready-made vectors and no encoder named, the encoder's kind is "vectors": queries then come
+    as vectors too.
+    """
+
+    name: Text = Field(
+        "datastore", description="What the datastore is called; the recipe's file name if left out."
+    )
+    sources: list[Source] = Field(min_length=1, description="Where records come from, in order.")
+    vectors: Annotated[Path, Field(strict=False)] | None = Field(
+        None,
+        description="A .npy file of ready-made vectors, row i for record i; nothing is split or encoded.",
+    )
+    attributes: dict[Text, TypeName] = Field(
+        default_factory=dict, description="Types of attributes that are not to be inferred: year = 'int64'."
+    )
+    passages: Passages = Field(default_factory=Passages, description="How documents are split into passages.")
+    encoder: EncoderConfig = Field(
+        default_factory=_default_encoder, description="The encoder of the index, and of queries."
+    )
+    exact_encoder: EncoderConfig | None = Field(
+        None, description="The encoder of the exact stage, if it is another one."
+    )
+    exact: Exact = Field(default_factory=Exact, description="The vectors of the exact stage.")
+    index: Index = Field(default_factory=Index, description="The index that finds candidates.")
+    skip_invalid: bool = Field(
+        False, description="Leave out records that cannot be used, list them in a file, and go on."
+    )
+
+    @model_validator(mode="after")
+    def _check_vectors(self) -> Self:
+        per_record = [source.vector for source in self.sources]
+        if self.vectors and any(per_record):
+            raise ValueError("vectors come from a file and from a field of a source; choose one")
+        if any(per_record) and not all(per_record):
+            raise ValueError(
+                "some sources name a vector field and some do not; a store has one kind of vectors"
+            )
+        if self.has_vectors and self.exact_encoder:
+            raise ValueError("ready-made vectors serve both stages; leave exact_encoder out")
+        if self.encoder.kind == "vectors" and not self.has_vectors:
+            raise ValueError("encoder.kind is 'vectors', but neither vectors nor a source's vector is set")
+        return self
+
+    @property
+    def has_vectors(self) -> bool:
+        """Tell whether vectors come ready-made, so that nothing is split or encoded."""
+        return self.vectors is not None or any(source.vector for source in self.sources)
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe in a TOML file, with overrides as `recipe_for` takes them.
+
+    Relative paths in the file start at its folder. Raises ConfigError.
+    """
+    tables = read_toml(path)
+    _resolve_paths(tables, path.parent)
+    return _finish({"name": path.stem, **tables}, overrides, str(path))
+
+
+def recipe_for(paths: Sequence[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe that reads these sources with default settings, or the one .toml file named.
+
+    `overrides` maps dotted keys to values, such as {"passages.words": 128}; they win over the file.
+    A key of `sources` sets every source. Relative paths start at the working directory. Raises
+    ConfigError.
+    """
+    if len(paths) == 1 and paths[0].lower().endswith(".toml"):
+        return load_recipe(Path(paths[0]), overrides)
+    tables: dict[str, Any] = {"sources": [{"path": path} for path in paths]}
+    _resolve_paths(tables, Path())
+    names = [Path(path).resolve().name.split(".")[0] for path in paths]
+    name = names[0] if len(names) == 1 and names[0] else "datastore"
+    return _finish({"name": name, **tables}, overrides, "command line")
+
+
+def _finish(tables: dict[str, Any], overrides: Mapping[str, Any] | None, origin: str) -> Recipe:
+    for key, value in (overrides or {}).items():
+        _set(tables, key.split("."), value)
+    return validate(Recipe, tables, origin)
+
+
+def _set(tables: Any, keys: list[str], value: Any) -> None:
+    if isinstance(tables, list):
+        for item in tables:
+            _set(item, keys, value)
+    elif isinstance(tables, dict):  # anything else is left for validation to refuse
+        if len(keys) > 1:
+            _set(tables.setdefault(keys[0], {}), keys[1:], value)
+        elif isinstance(value, Mapping) and isinstance(tables.get(keys[0]), dict):
+            tables[keys[0]] |= value
+        else:
+            tables[keys[0]] = value
+
+
+def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
+    """Make relative paths absolute, in place; values of a wrong type are left for validation."""
+    sources = tables.get("sources")
+    for source in sources if isinstance(sources, list) else []:
+        if isinstance(source, dict) and isinstance(path := source.get("path"), str) and path:
+            source["path"] = _resolve_source(path, source.get("format"), folder)
+    if isinstance(vectors := tables.get("vectors"), str):
+        tables["vectors"] = str(_absolute(vectors, folder))
+    for key in ("encoder", "exact_encoder"):
+        encoder = tables.get(key)
+        model = encoder.get("model") if isinstance(encoder, dict) else None
+        if isinstance(model, str) and model.startswith((".", "/", "~")):
+            tables[key]["model"] = str(_absolute(model, folder))
+
+
+def _resolve_source(path: str, kind: Any, folder: Path) -> str:
+    """Return an absolute path, or the text as it is for an address or a Hugging Face dataset id."""
+    if kind == "huggingface" or _URL.match(path):
+        return path
+    absolute = _absolute(path, folder)
+    if _HUB_ID.fullmatch(path) and not absolute.exists() and not absolute.parent.exists():
+        return path
+    return str(absolute)
+
+
+def _absolute(path: str, folder: Path) -> Path:
+    try:
+        return folder.absolute().joinpath(Path(path).expanduser())
+    except RuntimeError as error:  # ~nobody
+        raise InvalidValueError(f"{path!r} is not a path: {error}", value=path) from error

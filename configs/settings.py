@@ -1,0 +1,53 @@
+"""The settings of `compactds serve`, from defaults, a TOML file, the environment and flags."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from compactds.configs.toml import read_toml
+from compactds.configs.validation import validate
+
+ENVIRONMENT_PREFIX = "COMPACTDS_SERVE_"
+
+
+class ServeSettings(BaseModel):
+    """Hold the settings of a server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="The address to bind; others than loopback need a key."
+    )
+    port: int = Field(8080, ge=0, le=65535, description="The port to bind; 0 takes a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="The key that clients must send; without one, all may ask."
+    )
+    max_k: int = Field(1000, ge=1, description="The most hits a query may ask for.")
+    max_batch: int = Field(256, ge=1, description="The most queries a request may hold.")
+    max_body_bytes: int = Field(16_000_000, ge=1, description="The largest request body, in bytes.")
+
+
+def load_settings(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any] | None = None
+) -> ServeSettings:
+    """Return the settings: defaults, then the file, then COMPACTDS_SERVE_* variables, then flags.
+
+    Empty variables count as unset. Raises ConfigError naming where the wrong value came from.
+    """
+    variables = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and value
+    }
+    layers = [
+        (str(file), read_toml(file) if file else {}),
+        (f"environment ({ENVIRONMENT_PREFIX}*)", variables),
+        ("command line", dict(flags or {})),
+    ]
+    merged: dict[str, Any] = {}
+    for origin, values in layers:
+        validate(ServeSettings, values, origin)
+        merged |= values
+    return validate(ServeSettings, merged, "settings")
