@@ -8,7 +8,12 @@ CompactdsError
 └── (compactds.indexer.errors)     sources and builds
 """
 
+from math import isfinite
+from reprlib import Repr
 from typing import Any, ClassVar
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class CompactdsError(Exception):
@@ -46,3 +51,26 @@ class FieldTypeError(WhereError):
     """Refuse a value whose type does not fit the field it is compared with."""
 
     code = "wrong_type"
+
+
+def shown(value: Any) -> str:
+    """Return a short printable form of any value, about 80 characters, control characters escaped."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+
+
+def reported(value: Any) -> Any:
+    """Return what an error carries as its value: a small JSON scalar as it is, else how it is shown."""
+    match value:
+        case None | bool():
+            return value
+        case int() if value.bit_length() < 64:
+            return value
+        case float() if isfinite(value):
+            return value
+        case str() if len(value) <= _SHORT.maxstring and value.isprintable():
+            return value
+        case _:
+            return shown(value)

@@ -1,0 +1,189 @@
+"""Check a where expression against a schema and bring it into its one canonical form.
+
+Bound expressions hold only values of their field's type (int, float, str, bool, `date`, `datetime`
+in UTC), and expressions that say the same in different front ends are equal.
+"""
+
+from typing import Any
+
+from compactds.filters.errors import FieldTypeError, WhereError, reported, shown
+from compactds.filters.limits import check_size
+from compactds.filters.schema import FieldType, Schema
+from compactds.filters.values import Scalar, UnfitError, family, fit
+from compactds.filters.where import (
+    And,
+    Compare,
+    Contains,
+    ContainsAll,
+    ContainsAny,
+    Exists,
+    Expression,
+    In,
+    Not,
+    NotIn,
+    Operator,
+    Or,
+    Prefix,
+)
+
+_LONGEST_NAME = 1_000  # characters; a longer one is refused before it is compared with others
+
+# The exact meaning of `field <op> value` when only the largest value below it is in the type.
+_BELOW = {
+    Operator.GT: Operator.GT,
+    Operator.GTE: Operator.GT,
+    Operator.LT: Operator.LTE,
+    Operator.LTE: Operator.LTE,
+}
+
+
+def bind(expression: Expression, schema: Schema) -> Expression:
+    """Return the expression with names checked and values in their field's type.
+
+    Raise UnknownFieldError for a field the schema does not have, FieldTypeError for a value that
+    does not fit its field, WhereError for an expression that is too large or malformed.
+    """
+    check_size(expression)
+    return _bind(expression, schema)
+
+
+def _bind(expression: Expression, schema: Schema) -> Expression:
+    match expression:
+        case And(parts):
+            return _group(And, parts, schema)
+        case Or(parts):
+            return _group(Or, parts, schema)
+        case Not(part):
+            return negation(_bind(part, schema))
+        case Compare(name, operator, value):
+            return _compare(name, _type_of(name, schema), operator, value)
+        case In(name, values) | NotIn(name, values):
+            kind = _scalar_type(name, schema, values, "$contains_any")
+            return type(expression)(name, _values(name, kind, kind, values))
+        case Contains(name, value):
+            kind = _list_type(name, schema, value, "$eq")
+            return Contains(name, _exactly(name, kind, kind.element, value))
+        case ContainsAny(name, values) | ContainsAll(name, values):
+            kind = _list_type(name, schema, values, "$in")
+            return type(expression)(name, _values(name, kind, kind.element, values))
+        case Prefix(name, prefix):
+            kind = _type_of(name, schema)
+            if kind is not FieldType.STRING:
+                raise _wrong_type(
+                    name, kind, prefix, "cannot be its prefix", "Only string fields take $prefix."
+                )
+            return Prefix(name, _exactly(name, kind, kind, prefix))
+        case Exists(name):
+            _type_of(name, schema)
+            return expression
+    raise WhereError(
+        f"where expression: {shown(expression)} is not a part of one.",
+        value=reported(expression),
+        remedy='Build conditions with field("year") >= 2015 and combine them with & | ~.',
+    )
+
+
+def negation(expression: Expression) -> Expression:
+    """Return the complement in its shortest form: `$ne` for `$eq`, `$in` for `$nin`, nothing for not not."""
+    match expression:
+        case Not(part):
+            return part
+        case Compare(name, Operator.EQ, value):
+            return Compare(name, Operator.NE, value)
+        case Compare(name, Operator.NE, value):
+            return Compare(name, Operator.EQ, value)
+        case In(name, values):
+            return NotIn(name, values)
+        case NotIn(name, values):
+            return In(name, values)
+        case _:
+            return Not(expression)
+
+
+def _group(kind: type[And | Or], parts: tuple[Expression, ...], schema: Schema) -> Expression:
+    """Bind the parts, and merge parts that are groups of the same kind."""
+    if not parts:
+        raise WhereError(f"where expression: ${kind.__name__.lower()} of nothing.", remedy="Leave it out.")
+    merged: list[Expression] = []
+    for part in parts:
+        bound = _bind(part, schema)
+        merged.extend(bound.parts if isinstance(bound, kind) else (bound,))
+    return merged[0] if len(merged) == 1 else kind(tuple(merged))
+
+
+def _type_of(name: object, schema: Schema) -> FieldType:
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        raise WhereError(f"where expression: {shown(name)} is not a field name.", value=reported(name))
+    return schema[name]
+
+
+def _scalar_type(name: str, schema: Schema, value: object, instead: str) -> FieldType:
+    kind = _type_of(name, schema)
+    if kind.is_list:
+        raise _wrong_type(
+            name, kind, value, "cannot be compared with whole lists", f"Use {instead} for elements."
+        )
+    return kind
+
+
+def _list_type(name: str, schema: Schema, value: object, instead: str) -> FieldType:
+    kind = _type_of(name, schema)
+    if not kind.is_list:
+        hint = " (or $prefix)" if kind is FieldType.STRING else ""
+        raise _wrong_type(
+            name, kind, value, "cannot be an element of it", f"Use {instead}{hint} for this field."
+        )
+    return kind
+
+
+def _compare(name: str, kind: FieldType, operator: Operator, value: Any) -> Expression:
+    if kind.is_list:
+        raise _wrong_type(
+            name, kind, value, "cannot be compared with whole lists", "Use $contains for one element."
+        )
+    if isinstance(value, list | tuple | set | frozenset):
+        raise _wrong_type(name, kind, value, _MISFIT, "Use $in to allow several values.")
+    if not operator.is_order:
+        return Compare(name, operator, _exactly(name, kind, kind, value))
+    if kind is FieldType.BOOL:
+        raise _wrong_type(name, kind, value, f"has no order for ${operator}", "Use $eq with true or false.")
+    scalar, exact = _fitted(name, kind, kind, value)
+    return Compare(name, operator if exact else _BELOW[operator], scalar)
+
+
+def _fitted(name: str, kind: FieldType, element: FieldType, value: Any) -> tuple[Scalar, bool]:
+    if value is None:
+        raise _wrong_type(name, kind, value, _MISFIT, "Use $exists to ask for missing values.")
+    try:
+        return fit(element, value)
+    except UnfitError as error:
+        raise _wrong_type(name, kind, value, _MISFIT, str(error)) from None
+    except (OverflowError, ValueError):
+        raise _wrong_type(name, kind, value, _MISFIT, "Write a year from 1 to 9999.") from None
+
+
+def _exactly(name: str, kind: FieldType, element: FieldType, value: Any) -> Scalar:
+    scalar, exact = _fitted(name, kind, element, value)
+    if not exact:
+        raise _wrong_type(name, kind, value, "is never one of its values", f"The nearest below is {scalar}.")
+    return scalar
+
+
+def _values(name: str, kind: FieldType, element: FieldType, values: tuple[Any, ...]) -> tuple[Scalar, ...]:
+    """Return the distinct values of a list in order; refuse one that mixes kinds."""
+    samples = {type(value): value for value in values}
+    families = sorted({family(value) for value in samples.values()})
+    if len(families) > 1:
+        raise _wrong_type(name, kind, values, f"mixes {' and '.join(families)}", "Give values of one kind.")
+    return tuple(dict.fromkeys(_exactly(name, kind, element, value) for value in values))
+
+
+_MISFIT = "cannot be compared with it"
+
+
+def _wrong_type(name: str, kind: FieldType, value: object, reason: str, remedy: str) -> FieldTypeError:
+    return FieldTypeError(
+        f"field {name!r} has type {kind}, and {shown(value)} ({family(value)}) {reason}.",
+        value=reported(value),
+        remedy=remedy,
+    )

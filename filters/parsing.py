@@ -1,0 +1,33 @@
+"""Read a where expression in whichever of its forms it comes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from compactds.filters.binding import bind
+from compactds.filters.errors import WhereError, reported, shown
+from compactds.filters.schema import Schema
+from compactds.filters.where import Expression
+from compactds.filters.where_json import from_json
+
+Where = Mapping[str, Any] | str | Expression | None
+
+
+def parse_where(where: Where, schema: Schema) -> Expression | None:
+    """Return the bound expression of a JSON object, an SQL condition or a Python expression.
+
+    None and an empty object allow all rows and give None. Raise UnknownFieldError, FieldTypeError or
+    another WhereError for what cannot be used.
+    """
+    match where:
+        case None:
+            return None
+        case Expression():
+            return bind(where, schema)
+        case Mapping():
+            return bind(from_json(where), schema) if where else None
+        case _:
+            raise WhereError(
+                f"where expression: expected an object, a string or an expression, not {shown(where)}.",
+                value=reported(where),
+                remedy='Write {"year": {"$gte": 2015}}, "year >= 2015" or field("year") >= 2015.',
+            )
