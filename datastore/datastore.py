@@ -1,0 +1,397 @@
+"""Open a store and search it, in process."""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+from compactds.datastore.ann.base import Mask
+from compactds.datastore.encoders import Encoder, load_spec
+from compactds.datastore.encoders.base import EncoderSpec, Vectors
+from compactds.datastore.errors import (
+    DamagedStoreError,
+    EncoderMismatchError,
+    PassageNotFoundError,
+    SearchError,
+)
+from compactds.datastore.manifest import Manifest, read_manifest
+from compactds.datastore.plan import choose_plan
+from compactds.datastore.queries import Effort, check_effort, check_queries, check_vectors
+from compactds.datastore.records import Hit, Hits, Passage, SearchReport
+from compactds.datastore.search import Ranking, best, complete, propose, rescore, scan
+from compactds.datastore.segment import LEDGER_FILE, Segment, open_segment
+from compactds.filters import Expression, Schema, Where, evaluate, parse_where
+
+OPEN_ATTEMPTS = 3
+
+
+class Datastore:
+    """A store opened for searching; any number of threads may search at once.
+
+    Use it as a context manager, or call `close`. Opening maps files and reads the ANN index; the
+    encoder is loaded by the first query that is text, or by `load_encoders`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, segments: Sequence[Segment], encoder: Encoder | None
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.schema: Schema = manifest.schema
+        self._segments = tuple(segments)
+        self._offsets = np.cumsum([0, *(segment.rows for segment in segments)]).tolist()
+        self._encoders: dict[str, Encoder] = {}
+        self._loading = threading.Lock()
+        if encoder is not None:
+            self._encoders[encoder.spec.fingerprint] = encoder
+
+    @classmethod
+    def open(cls, path: str | Path, *, encoder: Encoder | None = None) -> "Datastore":
+        """Open the store in folder `path`.
+
+        `encoder` is used instead of loading the one the manifest names, and must have its fingerprint.
+        Raises StoreNotFoundError, StoreFormatError, DamagedStoreError or EncoderMismatchError.
+        """
+        root = Path(path)
+        for attempt in range(OPEN_ATTEMPTS):
+            manifest = read_manifest(root)
+            if encoder is not None:
+                _check_encoder(encoder.spec, manifest)
+            try:
+                segments = [open_segment(root, manifest, record) for record in manifest.segments]
+            except DamagedStoreError:
+                # A build may have replaced the segments between the two steps.
+                if attempt == OPEN_ATTEMPTS - 1 or read_manifest(root) == manifest:
+                    raise
+            else:
+                return cls(root, manifest, segments, encoder)
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        """Give back files and memory; searches after this fail."""
+        for segment in self._segments:
+            segment.close()
+        self._segments = ()
+
+    def __enter__(self) -> "Datastore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def load_encoders(self) -> None:
+        """Load the encoders now rather than at the first text query."""
+        for spec in (self.manifest.encoder, self.manifest.exact_encoder):
+            if spec.kind != "vectors":
+                self._encoder(spec)
+
+    @overload
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        where: Where = None,
+        candidates: int | None = None,
+        recall: float | None = None,
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        query: Sequence[str],
+        *,
+        k: int = 10,
+        where: Where = None,
+        candidates: int | None = None,
+        recall: float | None = None,
+    ) -> list[Hits]: ...
+    @overload
+    def search(
+        self,
+        query: None = None,
+        *,
+        vectors: ArrayLike,
+        k: int = 10,
+        where: Where = None,
+        candidates: int | None = None,
+        recall: float | None = None,
+    ) -> Hits | list[Hits]: ...
+    def search(
+        self,
+        query: str | Sequence[str] | None = None,
+        *,
+        vectors: ArrayLike | None = None,
+        k: int = 10,
+        where: Where = None,
+        candidates: int | None = None,
+        recall: float | None = None,
+    ) -> Hits | list[Hits]:
+        """Return the `k` best passages for a query, or for each of several.
+
+        Give `query` (text, or a list of texts) or `vectors` (shape (d,) or (n, d), from the store's
+        encoder). `where` limits which passages may be returned; min(k, matching) always are.
+        `candidates` is how many rows are scored exactly; `recall` asks for an expected recall@k
+        instead, and 1.0 searches exhaustively.
+
+        Raises SearchError, VectorError, WhereError, EncoderError or DamagedStoreError.
+        """
+        effort = check_effort(k, candidates, recall)
+        expression = parse_where(where, self.schema)
+        timings: dict[str, float] = {}
+        clock = _Clock(timings)
+        proposing, deciding, single = self._query_vectors(query, vectors)
+        clock.lap("encode")
+        if not len(proposing):
+            return []
+        results = self._search_vectors(proposing, deciding, effort, expression, timings, clock)
+        return results[0] if single else results
+
+    def get(self, passage_id: str) -> Passage:
+        """Return one passage by its id; raise PassageNotFoundError if the store does not hold it."""
+        document_id, mark, position = passage_id.rpartition("#")
+        if mark and position.isdecimal() and position.isascii() and len(position) < 10:
+            for segment in self._segments:
+                for first in segment.lookup.first_rows(document_id):
+                    row = first + int(position)
+                    if row < segment.rows:
+                        passage = segment.passages.fetch([row])[0]
+                        if passage.id == passage_id:
+                            return passage
+        raise PassageNotFoundError(
+            f"no passage {passage_id!r} in this store.",
+            value=passage_id,
+            remedy="A passage id is '<document id>#<number>', as search results give it.",
+        )
+
+    def count(self, where: Where = None) -> int:
+        """Return how many passages a where expression allows."""
+        expression = parse_where(where, self.schema)
+        return sum(
+            segment.rows if mask is None else int(np.count_nonzero(mask))
+            for segment, mask in self._masks(expression)
+        )
+
+    def facets(
+        self, fields: Sequence[str], where: Where = None, limit: int = 10
+    ) -> dict[str, list[tuple[Any, int]]]:
+        """Return the most frequent values of each field among allowed passages, with their counts.
+
+        A list field counts each of its elements; missing values are not counted. Values are JSON
+        values (dates as ISO 8601 strings), most frequent first, equal counts ordered by value.
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10_000:
+            raise SearchError(f"limit is {limit!r}, expected 1 to 10,000.", value=limit)
+        if isinstance(fields, str):
+            raise SearchError("fields is text, expected a list of field names.", value=fields)
+        for name in fields:
+            self.schema[name]
+        masks = self._masks(parse_where(where, self.schema))
+        return {name: _facet(name, masks, limit) for name in fields}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the store is, as JSON data: counts, schema, encoders, index, sizes in bytes."""
+        manifest = self.manifest
+        files: dict[str, int] = {}
+        for segment in manifest.segments:
+            for name, record in segment.files.items():
+                files[name] = files.get(name, 0) + record.bytes
+        return {
+            "name": manifest.name,
+            "format": manifest.format,
+            "created": manifest.created,
+            "software": manifest.software,
+            "documents": manifest.documents,
+            "passages": manifest.passages,
+            "schema": manifest.schema.to_json(),
+            "encoder": manifest.encoder.to_json(),
+            "exact_encoder": manifest.exact_encoder.to_json(),
+            "segments": [
+                {
+                    "name": record.name,
+                    "passages": record.passages,
+                    "exact_dtype": record.exact_dtype,
+                    "index": asdict(record.index),
+                    "calibration": [asdict(point) for point in record.calibration],
+                }
+                for record in manifest.segments
+            ],
+            "disk_bytes": files,
+            "ram_bytes": {
+                "index": sum(segment.index.ram_bytes for segment in self._segments),
+                "filters": sum(segment.attributes.ram_bytes for segment in self._segments),
+            },
+        }
+
+    def ledgers(self) -> list[dict[str, Any]]:
+        """Return the account of every segment's build: what came in, what was left out, timings."""
+        return [json.loads((segment.path / LEDGER_FILE).read_text()) for segment in self._segments]
+
+    def _query_vectors(self, query: Any, vectors: ArrayLike | None) -> tuple[Vectors, Vectors, bool]:
+        """Return the queries as both encoders see them, and whether there was a single one."""
+        propose_spec, decide_spec = self.manifest.encoder, self.manifest.exact_encoder
+        if (query is None) == (vectors is None):
+            raise SearchError(
+                "give either query or vectors." if query is None else "query and vectors are both given.",
+                remedy="Pass query='…' for text, or vectors=… for ready-made vectors.",
+            )
+        if vectors is not None:
+            if propose_spec != decide_spec:
+                raise SearchError(
+                    "this store has two encoders, so one vector is not enough.", remedy="Query it with text."
+                )
+            checked, single = check_vectors(vectors, propose_spec)
+            return checked, checked, single
+        texts, single = check_queries(query)
+        if propose_spec.kind == "vectors":
+            raise SearchError(
+                "this store was built from ready-made vectors and names no encoder.",
+                remedy="Query it with vectors, or build it with --encoder naming the one that made them.",
+            )
+        proposing = self._encoder(propose_spec).encode_queries(texts)
+        if propose_spec == decide_spec:
+            return proposing, proposing, single
+        return proposing, self._encoder(decide_spec).encode_queries(texts), single
+
+    def _search_vectors(
+        self,
+        proposing: Vectors,
+        deciding: Vectors,
+        effort: Effort,
+        expression: Expression | None,
+        timings: dict[str, float],
+        clock: "_Clock",
+    ) -> list[Hits]:
+        masks = self._masks(expression)
+        matching = sum(
+            segment.rows if mask is None else int(np.count_nonzero(mask)) for segment, mask in masks
+        )
+        clock.lap("filter")
+        plans, found = [], []
+        for (segment, mask), offset in zip(masks, self._offsets, strict=False):
+            plan, rankings = _search_segment(segment, mask, proposing, deciding, effort, clock)
+            plans.append(plan)
+            found.append([(ranking, offset) for ranking in rankings])
+        merged = [_merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
+        passages = self._fetch([ranking.rows for ranking in merged])
+        clock.lap("fetch")
+        plan_name = "+".join(sorted(set(plans))) or "none"
+        return [
+            Hits(
+                (
+                    Hit(score=float(score), rank=rank, passage=passage)
+                    for rank, (score, passage) in enumerate(zip(ranking.scores, texts, strict=True), start=1)
+                ),
+                SearchReport(plan_name, matching, ranking.scored, timings),
+            )
+            for ranking, texts in zip(merged, passages, strict=True)
+        ]
+
+    def _masks(self, expression: Expression | None) -> list[tuple[Segment, Mask | None]]:
+        if expression is None:
+            return [(segment, None) for segment in self._segments]
+        return [
+            (segment, evaluate(expression, segment.attributes, segment.rows)) for segment in self._segments
+        ]
+
+    def _fetch(self, rows_of_queries: Sequence[NDArray[np.int64]]) -> list[list[Passage]]:
+        """Return the passages of global rows, reading each row once for the whole batch."""
+        wanted = np.unique(np.concatenate(rows_of_queries)) if rows_of_queries else np.empty(0, np.int64)
+        passages: dict[int, Passage] = {}
+        for segment, offset in zip(self._segments, self._offsets, strict=False):
+            rows = wanted[(wanted >= offset) & (wanted < offset + segment.rows)]
+            for row, passage in zip(rows, segment.passages.fetch(rows - offset), strict=True):
+                passages[int(row)] = passage
+        return [[passages[int(row)] for row in rows] for rows in rows_of_queries]
+
+    def _encoder(self, spec: EncoderSpec) -> Encoder:
+        encoder = self._encoders.get(spec.fingerprint)
+        if encoder is None:
+            with self._loading:
+                encoder = self._encoders.get(spec.fingerprint)
+                if encoder is None:
+                    encoder = load_spec(spec, store_root=self.path)
+                    self._encoders[spec.fingerprint] = encoder
+        return encoder
+
+
+class _Clock:
+    """Add up what each stage takes, in milliseconds."""
+
+    def __init__(self, timings: dict[str, float]) -> None:
+        self._timings = timings
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Count the time since the last lap towards `stage`."""
+        now = time.perf_counter()
+        self._timings[stage] = self._timings.get(stage, 0.0) + 1000 * (now - self._last)
+        self._last = now
+
+
+def _search_segment(
+    segment: Segment, mask: Mask | None, proposing: Vectors, deciding: Vectors, effort: Effort, clock: _Clock
+) -> tuple[str, list[Ranking]]:
+    matching = segment.rows if mask is None else int(np.count_nonzero(mask))
+    plan = choose_plan(
+        matching=matching,
+        filtered=mask is not None,
+        k=effort.k,
+        candidates=effort.candidates,
+        recall=effort.recall,
+        index_filters=segment.index.filters,
+        calibration=segment.record.calibration,
+    )
+    if plan.name == "ann":
+        rows = propose(segment.index, proposing, plan, mask)
+        clock.lap("candidates")
+        rankings = [
+            rescore(segment.vectors, query, row, effort.k) for query, row in zip(deciding, rows, strict=True)
+        ]
+        rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=mask, matching=matching)
+    else:
+        rankings = scan(segment.vectors, deciding, effort.k, mask)
+    clock.lap("exact")
+    return plan.name, rankings
+
+
+def _merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:
+    """Merge what the segments found for one query; row numbers become global."""
+    scores = np.concatenate([ranking.scores for ranking, _ in parts])
+    rows = np.concatenate([ranking.rows + offset for ranking, offset in parts])
+    return Ranking(*best(scores, rows, k), sum(ranking.scored for ranking, _ in parts))
+
+
+def _facet(name: str, masks: Sequence[tuple[Segment, Mask | None]], limit: int) -> list[tuple[Any, int]]:
+    counts: dict[Any, int] = {}
+    for segment, mask in masks:
+        column = segment.attributes.column(name)
+        allowed = column if mask is None else column.filter(mask)
+        if pa.types.is_list(allowed.type):
+            allowed = allowed.flatten()
+        for entry in pc.value_counts(allowed.drop_null()).to_pylist():
+            value = entry["values"]
+            value = value.isoformat() if hasattr(value, "isoformat") else value
+            counts[value] = counts.get(value, 0) + entry["counts"]
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
+
+
+def _check_encoder(spec: EncoderSpec, manifest: Manifest) -> None:
+    known = (manifest.encoder.fingerprint, manifest.exact_encoder.fingerprint)
+    if spec.fingerprint not in known and manifest.encoder.kind != "vectors":
+        raise EncoderMismatchError(
+            f"the store was built with {manifest.encoder.model!r} (fingerprint "
+            f"{manifest.encoder.fingerprint[:12]}), not with {spec.model!r} ({spec.fingerprint[:12]}).",
+            value=spec.fingerprint,
+            remedy="Open it without an encoder, so that the right one is loaded, or build it again.",
+        )

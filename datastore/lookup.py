@@ -1,0 +1,45 @@
+"""Find a document's rows by its id: sorted 64-bit hashes on disk, nothing in memory.
+
+The file is a sorted array of (XXH3-64 of the document id, first row of the document), 16 bytes a
+document. Hashes can collide, so a caller compares the id that the row holds.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+ENTRY = np.dtype([("key", "<u8"), ("row", "<u8")])
+
+
+def lookup_entries(documents: Iterable[tuple[str, int]]) -> NDArray[np.void]:
+    """Return the unsorted entries of (document id, first row) pairs."""
+    return np.fromiter(((xxh3_64_intdigest(name), row) for name, row in documents), dtype=ENTRY)
+
+
+def sort_lookup(path: Path) -> int:
+    """Sort a file of entries in place; return how many there are."""
+    entries = np.fromfile(path, dtype=ENTRY)
+    entries.sort(order=["key", "row"])
+    entries.tofile(path)
+    return len(entries)
+
+
+class DocumentLookup:
+    """Search a lookup file."""
+
+    def __init__(self, path: Path) -> None:
+        empty = path.stat().st_size == 0
+        self._entries = np.empty(0, ENTRY) if empty else np.memmap(path, dtype=ENTRY, mode="r")
+
+    def first_rows(self, document_id: str) -> list[int]:
+        """Return the first rows of all documents whose id has this id's hash: mostly none or one."""
+        try:
+            key = np.uint64(xxh3_64_intdigest(document_id))
+        except UnicodeEncodeError:
+            return []
+        keys = self._entries["key"]
+        left, right = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
+        return [int(row) for row in self._entries["row"][left:right]]

@@ -1,0 +1,172 @@
+"""The manifest: what a store is, and the only file of it that is ever replaced."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compactds.datastore.encoders.base import EncoderSpec
+from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
+from compactds.datastore.files import FileRecord, write_atomic
+from compactds.filters.schema import Schema
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecord:
+    """Hold what a segment's ANN index is: its kind, its file and the parameters it was built with.
+
+    `ram_bytes` is what it holds in memory when open; `reason` says why this kind was chosen.
+    """
+
+    kind: str
+    file: str
+    parameters: Mapping[str, Any]
+    ram_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationPoint:
+    """Hold one measured point: at `effort`, the mean recall@`k` after exact scoring, and its cost."""
+
+    effort: int
+    recall: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """Hold what the manifest knows of one segment: its counts, files, index and calibration."""
+
+    name: str
+    passages: int
+    documents: int
+    exact_dtype: str
+    index: IndexRecord
+    files: Mapping[str, FileRecord]
+    calibration: tuple[CalibrationPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Describe a store completely; encoders, schema and segments say how to search it.
+
+    `created` is an ISO 8601 time in UTC. `encoder` proposes candidates, `exact_encoder` decides; they
+    are equal in a store with one encoder.
+    """
+
+    name: str
+    created: str
+    software: str
+    encoder: EncoderSpec
+    exact_encoder: EncoderSpec
+    schema: Schema
+    segments: tuple[SegmentRecord, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    encoder_files: Mapping[str, FileRecord] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def passages(self) -> int:
+        """Return the number of passages in all segments."""
+        return sum(segment.passages for segment in self.segments)
+
+    @property
+    def documents(self) -> int:
+        """Return the number of documents in all segments."""
+        return sum(segment.documents for segment in self.segments)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON data, without its checksum."""
+        data = {name: getattr(self, name) for name in ("format", "name", "created", "software", "recipe")}
+        return data | {
+            "encoder": self.encoder.to_json(),
+            "exact_encoder": self.exact_encoder.to_json(),
+            "schema": self.schema.to_json(),
+            "segments": [asdict(segment) for segment in self.segments],
+            "encoder_files": {name: asdict(record) for name, record in self.encoder_files.items()},
+            "counts": {"documents": self.documents, "passages": self.passages},
+        }
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Publish a manifest: from here on, readers that open `root` see what it names."""
+    data = manifest.to_json()
+    data["checksum"] = _checksum(data)
+    write_atomic(root / MANIFEST_NAME, json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and check the manifest of the store at `root`.
+
+    Raises StoreNotFoundError where there is none, StoreFormatError for another format version, and
+    DamagedStoreError for one that fails its checksum.
+    """
+    path = root / MANIFEST_NAME
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreNotFoundError(
+            f"no datastore at {root}: it holds no {MANIFEST_NAME}.",
+            value=str(root),
+            remedy="Give the folder that `compactds build … --out` wrote.",
+        ) from None
+    try:
+        data = json.loads(content)
+        version = data["format"]
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path, "is not a manifest") from None
+    if version != FORMAT:
+        raise StoreFormatError(
+            f"{path} has format {version!r}; this version of compactds reads format {FORMAT}.",
+            value=version,
+            remedy="Install a version of compactds that reads it, or build the store again.",
+        )
+    if data.pop("checksum", None) != _checksum(data):
+        raise _damaged(path, "fails its checksum")
+    try:
+        return _parse(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"lacks what format {FORMAT} needs ({error})") from None
+
+
+def _parse(data: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        name=data["name"],
+        created=data["created"],
+        software=data["software"],
+        encoder=EncoderSpec.from_json(data["encoder"]),
+        exact_encoder=EncoderSpec.from_json(data["exact_encoder"]),
+        schema=Schema.from_json(data["schema"]),
+        segments=tuple(_parse_segment(segment) for segment in data["segments"]),
+        recipe=data["recipe"],
+        encoder_files=_parse_files(data["encoder_files"]),
+    )
+
+
+def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
+    fields = dict(data)
+    fields["index"] = IndexRecord(**data["index"])
+    fields["files"] = _parse_files(data["files"])
+    fields["calibration"] = tuple(CalibrationPoint(**point) for point in data["calibration"])
+    return SegmentRecord(**fields)
+
+
+def _parse_files(data: Mapping[str, Any]) -> dict[str, FileRecord]:
+    return {name: FileRecord(**record) for name, record in data.items()}
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    canonical = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _damaged(path: Path, what: str) -> DamagedStoreError:
+    return DamagedStoreError(
+        f"{path} {what}.", value=str(path), remedy="Restore it from a copy, or build the store again."
+    )

@@ -1,0 +1,118 @@
+"""Check what a caller asks for before any work is done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compactds.datastore.encoders.base import EncoderSpec, Vectors
+from compactds.datastore.errors import SearchError, VectorError
+
+MAX_K = 10_000
+MAX_CANDIDATES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Hold how much a search asks for: k results, K candidates, a recall target."""
+
+    k: int
+    candidates: int | None
+    recall: float | None
+
+
+def check_effort(k: Any, candidates: Any, recall: Any) -> Effort:
+    """Return the checked parameters of a search, or raise SearchError naming the one at fault."""
+    _check_count("k", k, MAX_K)
+    if candidates is not None:
+        _check_count("candidates", candidates, MAX_CANDIDATES)
+        if candidates < k:
+            raise SearchError(
+                f"candidates is {candidates}, less than k, which is {k}.",
+                value=candidates,
+                remedy="Leave candidates out, or give at least k.",
+            )
+    if recall is not None:
+        number = isinstance(recall, int | float | np.floating) and not isinstance(recall, bool)
+        if not number or not 0 < recall <= 1:
+            raise SearchError(
+                f"recall is {recall!r}, expected a number above 0 and up to 1.",
+                value=recall,
+                remedy="Ask for 0.95, say; 1.0 searches exactly.",
+            )
+        recall = float(recall)
+    return Effort(int(k), candidates, recall)
+
+
+def check_queries(query: Any) -> tuple[list[str], bool]:
+    """Return the query texts, and whether a single one was given; raise SearchError for anything else."""
+    if isinstance(query, str):
+        return [_check_text(query)], True
+    if isinstance(query, Sequence) and not isinstance(query, bytes | bytearray):
+        return [_check_text(text) for text in query], False
+    raise SearchError(
+        f"query is of type {type(query).__name__}, expected text or a list of texts.",
+        value=repr(query)[:80],
+        remedy="Give query='…', query=['…', '…'] or vectors=….",
+    )
+
+
+def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
+    """Return query vectors of shape (n, d) as float32, and whether a single one, (d,), was given.
+
+    Raises VectorError for another dimension than the encoder's, and for vectors that are zero or not
+    finite. Vectors are scaled to length one if the encoder's are.
+    """
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise VectorError(
+            "vectors are not numbers in one or two dimensions.",
+            remedy=f"Give {encoder.dimension} numbers a query.",
+        ) from None
+    single = array.ndim == 1
+    array = np.atleast_2d(array)
+    if array.size == 0 and not single:
+        return np.empty((0, encoder.dimension), np.float32), False
+    if array.ndim != 2 or array.shape[1] != encoder.dimension:
+        raise VectorError(
+            f"query vectors have shape {np.shape(vectors)}, the store's have {encoder.dimension} dimensions.",
+            value=list(np.shape(vectors)),
+            remedy=f"Give vectors of {encoder.model or 'the encoder the store was built with'}.",
+        )
+    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
+    if len(bad):
+        raise VectorError(
+            f"query vector {bad[0]} is zero or not finite.", value=int(bad[0]), remedy="Leave it out."
+        )
+    return (array / lengths if encoder.normalized else array), single
+
+
+def _check_count(name: str, value: Any, most: int) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= most:
+        raise SearchError(
+            f"{name} is {value!r}, expected a whole number from 1 to {most:,}.",
+            value=value,
+            remedy=f"Give {name} between 1 and {most:,}.",
+        )
+
+
+def _check_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise SearchError(
+            f"a query is of type {type(text).__name__}, expected text.",
+            value=repr(text)[:80],
+            remedy="Give every query as text.",
+        )
+    if not text.strip():
+        raise SearchError("a query is empty.", value=text, remedy="Give at least one word.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SearchError(
+            "a query holds half of a surrogate pair, which is not text.", remedy="Send valid Unicode."
+        ) from None
+    return text

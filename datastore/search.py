@@ -1,0 +1,81 @@
+"""The search over one segment, as plain functions over arrays: mask, candidates, exact scores."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compactds.datastore.ann.base import NO_ROW, AnnIndex, Mask, Rows, Scores
+from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.plan import Plan
+from compactds.datastore.vectors import ExactVectors
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Hold the best rows of one query, best first, with their exact scores."""
+
+    scores: Scores
+    rows: Rows
+    scored: int
+
+
+EMPTY = Ranking(np.empty(0, np.float32), np.empty(0, np.int64), 0)
+
+
+def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best (score, row) pairs, highest score first; equal scores order by row."""
+    if len(scores) > k:
+        # Everything that ties with the k-th score stays in, so that ties break by row, not by chance.
+        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+        kept = scores >= threshold
+        scores, rows = scores[kept], rows[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    return scores[order], rows[order]
+
+
+def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Mask | None) -> list[Ranking]:
+    """Score every allowed row exactly, in bounded memory, for a batch of queries."""
+    rows = None if allowed is None else np.flatnonzero(allowed)
+    total = vectors.rows if rows is None else len(rows)
+    rankings = [EMPTY] * len(queries)
+    for numbers, block in vectors.blocks(rows):
+        scores = queries @ block.T
+        for position, ranking in enumerate(rankings):
+            merged = best(
+                np.concatenate((ranking.scores, scores[position])),
+                np.concatenate((ranking.rows, numbers)),
+                k,
+            )
+            rankings[position] = Ranking(*merged, total)
+    return rankings
+
+
+def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Ranking:
+    """Score candidate rows of one query exactly; places without a row are dropped."""
+    rows = np.sort(rows[rows != NO_ROW])
+    return Ranking(*best(vectors.score(query, rows), rows, k), len(rows))
+
+
+def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Mask | None) -> Rows:
+    """Return candidate rows for every query, shape (n, plan.candidates), filled up with NO_ROW."""
+    _, rows = index.search(queries, plan.candidates, effort=plan.effort, allowed=allowed)
+    return rows
+
+
+def complete(
+    vectors: ExactVectors,
+    queries: Vectors,
+    rankings: list[Ranking],
+    k: int,
+    *,
+    allowed: Mask | None,
+    matching: int,
+) -> list[Ranking]:
+    """Score all allowed rows exactly for every query that got fewer than min(k, matching) of them."""
+    short = [place for place, ranking in enumerate(rankings) if len(ranking.rows) < min(k, matching)]
+    if not short:
+        return rankings
+    completed = list(rankings)
+    for place, ranking in zip(short, scan(vectors, queries[short], k, allowed), strict=True):
+        completed[place] = ranking
+    return completed

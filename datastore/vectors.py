@@ -1,0 +1,80 @@
+"""Exact vectors: rows of one raw file, read from disk by row and scored by inner product."""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compactds.datastore.encoders.base import Vectors
+
+EXACT_DTYPES = {"float16": "<f2", "float32": "<f4"}
+SUFFIXES = {"float16": "f16", "float32": "f32"}
+SCAN_BYTES = 8 << 20
+"""How many bytes of float32 rows an exhaustive scan holds at once."""
+
+
+class ExactVectors:
+    """Read rows of a vector file that may be far larger than memory.
+
+    The file is mapped and advised as randomly read, so that a row costs its own pages only; the pages
+    of a request are asked for together before the first of them is touched.
+    """
+
+    def __init__(self, path: Path, *, rows: int, dimension: int, dtype: str) -> None:
+        self.rows = rows
+        self.dimension = dimension
+        self._row_bytes = dimension * np.dtype(EXACT_DTYPES[dtype]).itemsize
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_RANDOM)
+        self._array: NDArray[np.floating] = np.frombuffer(self._map, dtype=EXACT_DTYPES[dtype]).reshape(
+            rows, dimension
+        )
+
+    def gather(self, rows: NDArray[np.int64]) -> Vectors:
+        """Return the vectors at `rows` as float32, shape (len(rows), dimension)."""
+        self._prefetch(rows)
+        return self._array[rows].astype(np.float32)
+
+    def score(self, query: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the inner products of one query, shape (dimension,), with the vectors at `rows`."""
+        scores: NDArray[np.float32] = self.gather(rows) @ query
+        return scores
+
+    def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+        """Yield (row numbers, float32 vectors) over all rows, or the given ones, in bounded memory."""
+        step = max(1, SCAN_BYTES // (4 * self.dimension))
+        total = self.rows if rows is None else len(rows)
+        for start in range(0, total, step):
+            if rows is None:
+                numbers = np.arange(start, min(start + step, total))
+                self._advise(start * self._row_bytes, len(numbers) * self._row_bytes)
+                yield numbers, self._array[start : start + step].astype(np.float32)
+            else:
+                numbers = rows[start : start + step]
+                yield numbers, self.gather(numbers)
+
+    def _prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Ask the kernel for the pages of `rows`, neighbouring rows as one range."""
+        if not len(rows):
+            return
+        page = mmap.PAGESIZE
+        offsets = np.sort(rows) * self._row_bytes
+        first, last = offsets // page, (offsets + self._row_bytes - 1) // page
+        breaks = np.flatnonzero(first[1:] > last[:-1] + 1)
+        starts = first[np.concatenate(([0], breaks + 1))]
+        ends = last[np.concatenate((breaks, [len(rows) - 1]))]
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            self._map.madvise(
+                mmap.MADV_WILLNEED, start * page, min((end - start + 1) * page, len(self._map) - start * page)
+            )
+
+    def _advise(self, start: int, length: int) -> None:
+        aligned = start - start % mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_WILLNEED, aligned, start - aligned + length)
+
+    def close(self) -> None:
+        """Let go of the file; the map itself goes when no array refers to it any more."""
+        self._array = np.empty((0, self.dimension), dtype=np.float32)

@@ -1,0 +1,187 @@
+"""Write one segment and publish it: the only code that creates what the rest of this package reads."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from compactds.datastore.ann.choose import IndexPlan
+from compactds.datastore.ann.flat import build_flat
+from compactds.datastore.ann.hnsw import build_hnsw
+from compactds.datastore.ann.ivf import TRAINING_ROWS_PER_LIST, build_ivf
+from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
+from compactds.datastore.calibration import calibrate
+from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder
+from compactds.datastore.lookup import lookup_entries, sort_lookup
+from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord, write_manifest
+from compactds.datastore.passages import PassageWriter
+from compactds.datastore.segment import (
+    ATTRIBUTES_FILE,
+    DOCUMENTS_FILE,
+    LEDGER_FILE,
+    PASSAGES_FILE,
+    SEGMENTS_FOLDER,
+    exact_file,
+    open_index,
+)
+from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
+from compactds.filters.schema import Schema
+
+INDEX_FILES = {"flat": "ann.faiss", "ivf": "ann.faiss", "hnsw": "ann.hnsw"}
+
+
+class SegmentWriter:
+    """Write the row files of a segment into a folder: passages, attributes, exact vectors, lookup.
+
+    Rows are appended in order, in pieces of any size, and leave memory again.
+    """
+
+    def __init__(self, folder: Path, schema: Schema, *, dimension: int, dtype: str) -> None:
+        self.folder = folder
+        self.rows = 0
+        self.documents = 0
+        self._dimension = dimension
+        self._dtype = dtype
+        self._passages = PassageWriter(folder / PASSAGES_FILE)
+        self._attributes = pq.ParquetWriter(
+            folder / ATTRIBUTES_FILE, arrow_schema(schema), compression="zstd"
+        )
+        self._pending: list[pa.Table] = []
+        self._vectors: BinaryIO = (folder / exact_file(dtype)).open("wb")
+        self._lookup: BinaryIO = (folder / DOCUMENTS_FILE).open("wb")
+
+    def append(self, passages: pa.Table, attributes: pa.Table, vectors: Vectors) -> None:
+        """Add rows: equally many passages, attribute rows and vectors, shape (n, dimension)."""
+        if not len(passages) == len(attributes) == len(vectors):
+            raise ValueError(
+                f"{len(passages)} passages, {len(attributes)} attributes, {len(vectors)} vectors"
+            )
+        self._passages.append(passages)
+        self._pending.append(attributes)
+        if sum(map(len, self._pending)) >= ROWS_PER_GROUP:
+            self._write_attributes()
+        np.ascontiguousarray(vectors, dtype=EXACT_DTYPES[self._dtype]).tofile(self._vectors)
+        positions = passages.column("position").to_numpy()
+        names = passages.column("document_id")
+        firsts = np.flatnonzero(positions == 0).tolist()
+        lookup_entries((names[offset].as_py(), self.rows + offset) for offset in firsts).tofile(self._lookup)
+        self.rows += len(passages)
+
+    def close(self) -> None:
+        """Finish all row files."""
+        self._passages.close()
+        self._write_attributes()
+        self._attributes.close()
+        self._vectors.close()
+        self._lookup.close()
+        self.documents = sort_lookup(self.folder / DOCUMENTS_FILE)
+
+    def open_vectors(self) -> ExactVectors:
+        """Open the vectors just written."""
+        return ExactVectors(
+            self.folder / exact_file(self._dtype),
+            rows=self.rows,
+            dimension=self._dimension,
+            dtype=self._dtype,
+        )
+
+    def _write_attributes(self) -> None:
+        if self._pending:
+            self._attributes.write_table(pa.concat_tables(self._pending), row_group_size=ROWS_PER_GROUP)
+            self._pending = []
+
+
+def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: int = 0) -> IndexRecord:
+    """Build the planned index over all vectors, read from disk block by block, and record it.
+
+    Only the training sample is held in memory besides the index itself.
+    """
+    path = folder / INDEX_FILES[plan.kind]
+    blocks = (block for _, block in vectors.blocks())
+    parameters: dict[str, int] = {}
+    match plan.kind:
+        case "flat":
+            build_flat(path, blocks, dimension=vectors.dimension)
+        case "hnsw":
+            build_hnsw(path, blocks, dimension=vectors.dimension, rows=vectors.rows)
+        case "ivf":
+            sample = _sample(vectors, TRAINING_ROWS_PER_LIST * plan.lists, seed)
+            parameters = build_ivf(path, blocks, dimension=vectors.dimension, sample=sample, lists=plan.lists)
+    return IndexRecord(plan.kind, path.name, parameters, plan.ram_bytes, plan.reason)
+
+
+def finish_segment(
+    writer: SegmentWriter,
+    index: IndexRecord,
+    *,
+    proposing: ExactVectors,
+    deciding: ExactVectors,
+    dtype: str,
+    ledger: Mapping[str, Any],
+    extra_files: Iterable[str] = (),
+) -> SegmentRecord:
+    """Calibrate the index, write the ledger, and return the record of the finished segment.
+
+    The segment's name carries a digest of its content; the ledger, which holds timings, is not in it.
+    """
+    opened = open_index(writer.folder, index, dimension=proposing.dimension)
+    points = calibrate(opened, proposing, deciding)
+    index = replace(index, ram_bytes=opened.ram_bytes)
+    content = (PASSAGES_FILE, ATTRIBUTES_FILE, DOCUMENTS_FILE, exact_file(dtype), index.file, *extra_files)
+    files = {name: _synced_record(writer.folder / name) for name in content}
+    digest = hashlib.sha256(
+        "".join(f"{name}:{files[name].sha256}\n" for name in sorted(files)).encode()
+    ).hexdigest()
+    (writer.folder / LEDGER_FILE).write_text(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n")
+    files[LEDGER_FILE] = _synced_record(writer.folder / LEDGER_FILE)
+    sync_folder(writer.folder)
+    return SegmentRecord(
+        name=digest[:16],
+        passages=writer.rows,
+        documents=writer.documents,
+        exact_dtype=dtype,
+        index=index,
+        files=files,
+        calibration=points,
+    )
+
+
+def publish(root: Path, folder: Path, manifest: Manifest, *, replaces: Manifest | None) -> Manifest:
+    """Move a finished segment into the store and make `manifest` the store's manifest.
+
+    The segment gets the next free number before its digest. What the replaced manifest named and the
+    new one does not is removed last: until the manifest is replaced, readers see the old store.
+    """
+    segments = root / SEGMENTS_FOLDER
+    segments.mkdir(exist_ok=True)
+    (record,) = manifest.segments
+    taken = [int(path.name.split("-")[0]) for path in segments.iterdir() if path.name[0].isdecimal()]
+    name = f"{max(taken, default=0) + 1}-{record.name}"
+    folder.rename(segments / name)
+    sync_folder(segments)
+    published = replace(manifest, segments=(replace(record, name=name),))
+    write_manifest(root, published)
+    if replaces is not None:
+        for old in replaces.segments:
+            shutil.rmtree(segments / old.name, ignore_errors=True)
+    return published
+
+
+def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:
+    rows = np.arange(vectors.rows)
+    if vectors.rows > count:
+        rows = np.sort(np.random.default_rng(seed).choice(vectors.rows, count, replace=False))
+    return np.concatenate([block for _, block in vectors.blocks(rows)])
+
+
+def _synced_record(path: Path) -> FileRecord:
+    sync_file(path)
+    return record_file(path)
