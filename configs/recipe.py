@@ -219,7 +219,8 @@ def recipe_for(paths: Sequence[str], overrides: Mapping[str, Any] | None = None)
     """Return the recipe that reads these sources with default settings, or the one .toml file named.
 
     `overrides` maps dotted keys to values, such as {"passages.words": 128}; they win over the file.
-    A key of `sources` sets every source. Relative paths start at the working directory. Raises
+    A table given replaces the file's, but for `attributes`, which are added to it; a key of `sources`
+    sets every source. Relative paths start at the working directory. Raises
     ConfigError.
     """
     if len(paths) == 1 and paths[0].lower().endswith(".toml"):
@@ -233,8 +234,10 @@ def recipe_for(paths: Sequence[str], overrides: Mapping[str, Any] | None = None)
 
 def _finish(tables: dict[str, Any], overrides: Mapping[str, Any] | None, origin: str) -> Recipe:
     for key, value in (overrides or {}).items():
+        if key == "attributes" and isinstance(tables.get(key), dict):
+            value = tables[key] | dict(value)
         _set(tables, key.split("."), value)
-    return validate(Recipe, tables, origin)
+    return validate(Recipe, tables, origin, flags=overrides or ())
 
 
 def _set(tables: Any, keys: list[str], value: Any) -> None:
@@ -244,8 +247,6 @@ def _set(tables: Any, keys: list[str], value: Any) -> None:
     elif isinstance(tables, dict):  # anything else is left for validation to refuse
         if len(keys) > 1:
             _set(tables.setdefault(keys[0], {}), keys[1:], value)
-        elif isinstance(value, Mapping) and isinstance(tables.get(keys[0]), dict):
-            tables[keys[0]] |= value
         else:
             tables[keys[0]] = value
 

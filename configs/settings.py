@@ -18,15 +18,19 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="The address to bind; others than loopback need a key."
+        "127.0.0.1", min_length=1, description="The address to bind; one beyond loopback needs a key."
     )
     port: int = Field(8080, ge=0, le=65535, description="The port to bind; 0 takes a free one.")
     api_key: SecretStr | None = Field(
-        None, description="The key that clients must send; without one, all may ask."
+        None, description="The key that requests must carry; without one, none need to."
     )
-    max_k: int = Field(1000, ge=1, description="The most hits a query may ask for.")
+    max_k: int = Field(1_000, ge=1, description="The most hits a query may ask for.")
     max_batch: int = Field(256, ge=1, description="The most queries a request may hold.")
+    max_hits: int = Field(50_000, ge=1, description="The most hits an answer may hold: k times the queries.")
+    max_candidates: int = Field(100_000, ge=1, description="The most candidates a query may ask for.")
+    max_query_chars: int = Field(100_000, ge=1, description="The longest query, in characters.")
     max_body_bytes: int = Field(16_000_000, ge=1, description="The largest request body, in bytes.")
+    drain_s: int = Field(10, ge=0, description="Seconds that running requests may take to finish at the end.")
 
 
 def load_settings(

@@ -1,6 +1,6 @@
 """Check tables against a pydantic model, with errors that name the key, its table and the remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
@@ -14,10 +14,13 @@ _MAX_SHOWN = 80
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(model: type[Model], tables: Mapping[str, Any], origin: str) -> Model:
+def validate(
+    model: type[Model], tables: Mapping[str, Any], origin: str, *, flags: Collection[str] = ()
+) -> Model:
     """Return the model filled from the tables; `origin` names their file in messages.
 
-    Raises UnknownKeyError for a key the model lacks, InvalidValueError for a missing or wrong one.
+    `flags` are the dotted keys that came from the command line instead. Raises UnknownKeyError for a
+    key the model lacks, InvalidValueError for a missing or wrong one.
     """
     try:
         return model.model_validate(dict(tables))
@@ -25,7 +28,10 @@ def validate(model: type[Model], tables: Mapping[str, Any], origin: str) -> Mode
         problems = error.errors(include_url=False)
         # A misspelt key often shows as a missing one too: name the misspelling first.
         problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-        raise _explain(model, problems[0], origin) from None
+        problem = problems[0]
+        keys = [part for part in problem["loc"] if isinstance(part, str)]
+        from_flag = any(".".join(keys[:depth]) in flags for depth in range(1, len(keys) + 1))
+        raise _explain(model, problem, "command line" if from_flag else origin) from None
 
 
 def nearest_key(name: str, known: list[str]) -> str:

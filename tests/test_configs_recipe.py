@@ -293,6 +293,18 @@ class TestRecipeFor:
         with pytest.raises(InvalidValueError, match="'passages' in the top level is 1"):
             recipe_for([str(path)], {"passages.words": 80})
 
+    def test_an_encoder_given_replaces_the_recipes_with_all_its_settings(self, tmp_path):
+        path = write(tmp_path, ONE_SOURCE + '[encoder]\nmodel = "e5"\nquery_prompt = "query: "\n')
+        recipe = recipe_for([str(path)], {"encoder": {"model": "minilm"}})
+        assert recipe.encoder == EncoderConfig(model="minilm")
+
+    def test_a_wrong_flag_is_not_blamed_on_the_recipe(self, tmp_path):
+        path = write(tmp_path, ONE_SOURCE + "[attributes]\nyear = 'int64'\n")
+        with pytest.raises(InvalidValueError, match=r"^command line: 'kind' in \[index\] is 'x'"):
+            recipe_for([str(path)], {"index.kind": "x"})
+        with pytest.raises(InvalidValueError, match=r"^command line: 'day' in \[attributes\] is 'day'"):
+            recipe_for([str(path)], {"attributes": {"day": "day"}})
+
     def test_a_wrong_override_names_the_command_line(self):
         with pytest.raises(InvalidValueError, match=r"command line: 'words' in \[passages\] is 0"):
             recipe_for(["a.txt"], {"passages.words": 0})

@@ -1,9 +1,12 @@
 """Server settings: where they come from, who wins, and what a mistake is answered with."""
 
+import dataclasses
+
 import pytest
 
 from compactds.configs.errors import ConfigFileError, InvalidValueError, UnknownKeyError
 from compactds.configs.settings import ServeSettings, load_settings
+from compactds.server.settings import ServerSettings
 
 
 def test_defaults_bind_loopback_without_a_key():
@@ -51,6 +54,11 @@ def test_a_mistake_names_the_place_it_was_made(tmp_path):
         load_settings(file, {})
     with pytest.raises(ConfigFileError, match="absent"):
         load_settings(tmp_path / "absent", {})
+
+
+def test_settings_are_those_of_the_server():
+    ours = {name: field.default for name, field in ServeSettings.model_fields.items()}
+    assert ours == {field.name: field.default for field in dataclasses.fields(ServerSettings)}
 
 
 def test_every_setting_has_a_description():

@@ -1,0 +1,75 @@
+"""What all subcommands share: one clear line for an error, exit codes, Ctrl-C, --debug.
+
+Exit codes are 0 for success, 1 for failure, 2 for wrong use and 130 for Ctrl-C.
+"""
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from compactds.cli.output import clean, warn
+
+FAILED = 1
+WRONG_USE = 2
+STOPPED = 130
+
+# Errors that a caller makes, whichever part finds them.
+_WRONG_USE_CODES = frozenset(
+    {
+        *("config_error", "config_file", "config_syntax", "unknown_key", "invalid_value"),
+        *("invalid_where", "unknown_field", "wrong_type", "invalid_search", "invalid_vector"),
+    }
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a subcommand of a function: add --debug, and turn its errors into lines and exit codes."""
+
+    @wraps(function)
+    def run(*, debug: bool = False, **arguments: Any) -> None:
+        try:
+            function(**arguments)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as stop:
+            warn("stopped")
+            raise typer.Exit(STOPPED) from stop
+        except Exception as error:  # the edge of the process
+            raise typer.Exit(report(error, debug=debug)) from error
+
+    signature = inspect.signature(function, eval_str=True)
+    flag = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), flag])  # type: ignore[attr-defined]
+    return run
+
+
+def report(error: Exception, *, debug: bool) -> int:
+    """Print what went wrong and what to do about it on standard error; return the exit code."""
+    if debug:
+        warn("".join(traceback.format_exception(error)).rstrip(), multiline=True)
+    remedy = "" if debug else "Run the command again with --debug to see where."
+    code = FAILED
+    if hasattr(error, "remedy") and hasattr(error, "message"):  # compactds' own errors, of any part
+        message, remedy = str(error.message), str(error.remedy)
+        code = WRONG_USE if getattr(error, "code", "") in _WRONG_USE_CODES else FAILED
+    elif isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename!r}" if error.filename is not None else ""
+        message, remedy = f"{error.strerror}{place}", ""
+    elif isinstance(error, MemoryError):
+        message, remedy = "not enough memory", "Close other programs, or give --memory a smaller size."
+    else:
+        message = f"unexpected {type(error).__name__}: {error}"
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    warn(clean(message))
+    if remedy:
+        warn(clean(remedy))
+    return code

@@ -1,0 +1,5 @@
+"""`compactds demo`."""
+
+
+def demo() -> None:
+    """Say demo."""

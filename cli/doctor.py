@@ -1,0 +1,5 @@
+"""`compactds doctor`."""
+
+
+def doctor() -> None:
+    """Say doctor."""

@@ -1,0 +1,48 @@
+"""The `compactds` command."""
+
+from typing import Annotated
+
+import typer
+
+from compactds.cli.build import build
+from compactds.cli.command import command
+from compactds.cli.demo import demo
+from compactds.cli.doctor import doctor
+from compactds.cli.inspect import inspect
+from compactds.cli.search import search
+from compactds.cli.serve import serve
+from compactds.cli.verify import verify
+
+app = typer.Typer(
+    help="Build, search and serve compact, filtered datastores on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for subcommand in (demo, build, search, serve, inspect, verify, doctor):
+    app.command()(command(subcommand))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"compactds {version('compactds')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="compactds")

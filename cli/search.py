@@ -1,0 +1,93 @@
+"""`compactds search`: ask a store on disk or a server."""
+
+import textwrap
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from compactds.cli.command import Json
+from compactds.cli.output import clean, say, say_json
+
+_SNIPPET_CHARACTERS = 400
+_WIDTH = 100
+
+
+def search(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="The folder of a store, or the URL of a server.")
+    ],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A question in plain words.")],
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Which passages may be returned: an SQL condition, or JSON if it starts with '{'."),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="How many rows the index hands to the exact stage.")
+    ] = None,
+    recall: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="The recall to aim at; 1 is exact search.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Search a store for passages that answer a question."""
+    condition = _condition(where)
+    with _open(store) as engine:
+        hits = engine.search(query, k=k, where=condition, candidates=candidates, recall=recall)
+    if json:
+        say_json({"query": query, "hits": [asdict(hit) for hit in hits], "report": asdict(hits.report)})
+        return
+    for hit in hits:
+        _show(hit)
+    report = hits.report
+    took = sum(report.timings_ms.values())
+    say(
+        f"{len(hits)} of {report.matching:,} matching passages, plan {report.plan}, "
+        f"{report.candidates:,} scored exactly, {took:.1f} ms",
+        dim=True,
+    )
+
+
+def _open(store: str) -> AbstractContextManager[Any]:
+    if store.startswith(("http://", "https://")):
+        from compactds.clients import Client
+
+        return Client(store)
+    from compactds.datastore import Datastore
+
+    return Datastore.open(store)
+
+
+def _condition(where: str | None) -> Mapping[str, Any] | str | None:
+    if where is None or not where.lstrip().startswith("{"):
+        return where
+    from json import JSONDecodeError, loads
+
+    try:
+        condition: dict[str, Any] = loads(where)
+    except (JSONDecodeError, RecursionError) as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint="'--where'") from error
+    return condition
+
+
+def _show(hit: Any) -> None:
+    passage = hit.passage
+    say(f"{hit.rank}. {passage.title or passage.id}", bold=True, nl=False)
+    say(f"  {hit.score:.4f}", fg="cyan")
+    facts = [
+        passage.id,
+        passage.source,
+        *(f"{name}={_short(value)}" for name, value in passage.attributes.items()),
+    ]
+    say("   " + "  ".join(fact for fact in facts if fact), dim=True)
+    snippet = textwrap.shorten(clean(passage.text), _SNIPPET_CHARACTERS, placeholder=" …")
+    for line in textwrap.wrap(snippet, _WIDTH, initial_indent="   ", subsequent_indent="   "):
+        say(line)
+    say()
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

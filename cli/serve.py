@@ -1,0 +1,5 @@
+"""`compactds serve`."""
+
+
+def serve() -> None:
+    """Say serve."""
