@@ -1,0 +1,29 @@
+"""What a server is told: where to listen, who may ask, and how much one request may ask for."""
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Hold the settings of one server.
+
+    `host` and `port` say where to listen; port 0 takes a free one. `api_key`, if set, must come with
+    every request but the health checks, and an address outside this machine needs one. `max_hits`
+    bounds k times the number of queries, and with it the size of an answer. `drain_s` is how long
+    running requests may take to finish when the server stops.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key: str | None = field(default=None, repr=False)
+    max_k: int = 1_000
+    max_batch: int = 256
+    max_hits: int = 50_000
+    max_candidates: int = 100_000
+    max_query_chars: int = 100_000
+    max_body_bytes: int = 16_000_000
+    drain_s: int = 10
+
+    def limits(self) -> dict[str, int]:
+        """Return the limits on requests, as GET /v1/store publishes them."""
+        return {name: value for name, value in asdict(self).items() if name.startswith("max_")}

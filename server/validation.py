@@ -1,0 +1,127 @@
+"""Read request bodies, and say in one problem which key is wrong, what it held and what it takes."""
+
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, cast, get_type_hints
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from compactds.server.problems import ProblemError, abridge, problem_response
+
+_JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+
+BRANCHES = ("one", "many", "object", "text")
+"""Tags of unions in request bodies; they are part of an error's place, not of the body."""
+
+
+class JsonRequest(Request):
+    """A request whose body is parsed by orjson: no NaN, no half surrogate pairs, bounded depth."""
+
+    async def json(self) -> Any:
+        """Return the parsed body; raise ProblemError for anything but JSON."""
+        try:
+            return orjson.loads(await self.body())
+        except orjson.JSONDecodeError as error:
+            raise ProblemError(
+                400,
+                "invalid_json",
+                f"The body is not JSON: {error}.",
+                remedy="Send one JSON object in UTF-8, without NaN, Infinity or unpaired surrogates.",
+            ) from None
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, if it takes one, is JSON and says so."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, with the content type checked first."""
+        handle = super().get_route_handler()
+        takes_body = self.body_field is not None
+
+        async def check_and_handle(request: Request) -> Response:
+            if takes_body:
+                check_content_type(request.headers.get("content-type"))
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return check_and_handle
+
+
+def check_content_type(content_type: str | None) -> None:
+    """Raise ProblemError unless a content type is that of JSON."""
+    if content_type is None or not _JSON_TYPE.fullmatch(content_type.strip()):
+        raise ProblemError(
+            415,
+            "unsupported_media_type",
+            f"The body's type is {content_type or 'not given'}, expected application/json.",
+            remedy="Send the header 'Content-Type: application/json'.",
+            value=content_type,
+        )
+
+
+async def handle_invalid_body(request: Request, error: Exception) -> Response:
+    """Answer a body that parses as JSON but does not have the shape the route takes."""
+    errors = cast(RequestValidationError, error).errors()
+    model = get_type_hints(request.scope["endpoint"])["body"]
+    return problem_response(describe_invalid(errors, model), request.scope)
+
+
+def describe_invalid(errors: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> ProblemError:
+    """Return the problem for the first of pydantic's errors about a body."""
+    first = errors[0]
+    path = body_path(first["loc"][1:])
+    value = first["input"]
+    kind = first["type"]
+    if not path:
+        return ProblemError(
+            422,
+            "invalid_request",
+            "The request has no body." if kind == "missing" else "The body is not a JSON object.",
+            remedy=f"Send a JSON object with the keys: {_known_keys(model)}.",
+            value=value,
+        )
+    if kind == "extra_forbidden":
+        near = get_close_matches(path, model.model_fields, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys: {_known_keys(model)}."
+        return ProblemError(
+            422, "unknown_key", f"Unknown key {path!r}.", remedy=remedy, value=path, field=path
+        )
+    if kind == "missing":
+        detail, value = f"{path} is missing.", None
+    else:
+        message = str(first["msg"])
+        expected = message.removeprefix("Input should ").removeprefix("be ")
+        shown = abridge(value)
+        shown = shown if isinstance(shown, str) and shown is not value else orjson.dumps(shown).decode()
+        detail = f"{path} is {shown}, expected {expected[:1].lower()}{expected[1:]}."
+    return ProblemError(422, "invalid_request", detail, remedy=_remedy(path, model), value=value, field=path)
+
+
+def body_path(location: Sequence[str | int]) -> str:
+    """Return a place in a body as one would write it: `query[3]`."""
+    path = ""
+    for index, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif index == 0:
+            path = part
+        elif part not in BRANCHES:
+            path += f".{part}"
+    return path
+
+
+def _known_keys(model: type[BaseModel]) -> str:
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+
+
+def _remedy(path: str, model: type[BaseModel]) -> str:
+    key = re.split(r"[.\[]", path)[0]
+    for name, field in model.model_fields.items():
+        if key in (name, field.alias):
+            return f"{key}: {field.description}"
+    return ""
