@@ -15,6 +15,7 @@ from compactds.configs.validation import validate
 __all__ = [
     "EncoderConfig",
     "Exact",
+    "Format",
     "Index",
     "Passages",
     "Recipe",
@@ -26,11 +27,12 @@ __all__ = [
 ]
 
 TypeName = Literal["bool", "int64", "float64", "string", "date", "timestamp", "list<string>", "list<int64>"]
+Format = Literal["auto", "jsonl", "json", "csv", "parquet", "text", "markdown", "html", "pdf", "huggingface"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
+_FILE_SUFFIX = re.compile(r".*\.(gz|zst|\w*json\w*|csv|tsv|parquet|txt|md|markdown|html?|pdf)", re.IGNORECASE)
 
 
 class _Table(BaseModel):
@@ -47,27 +49,24 @@ class Source(_Table):
     """Say where records come from and how to read them."""
 
     path: Annotated[Text, AfterValidator(_without_nul)] = Field(
-        description="A file, a folder, a pattern or a Hugging Face dataset id; a relative path starts at "
+        description="A file, a folder, or a Hugging Face dataset as hf:owner/name; a relative path starts at "
         "the recipe's folder."
     )
-    format: Text | None = Field(
-        None, description="The format of the files; decided by their suffixes if left out."
-    )
-    name: Text | None = Field(
-        None, description="What passages report as their source; the path's name if left out."
-    )
-    fields: dict[Text, Text] = Field(
-        default_factory=dict, description="Which field of a record holds its id, title, text: text = 'body'."
+    format: Format = Field("auto", description="The format of the files; auto tells it by their suffixes.")
+    name: str = Field("", description="What passages report as their source; the path's name if left out.")
+    fields: dict[Literal["id", "text", "title", "source"], Text] = Field(
+        default_factory=dict,
+        description="Which field of a record holds its id, text, title, source: text = 'body'.",
     )
     attributes: list[Text] | None = Field(
         None, description="The fields to keep as attributes; all remaining ones if left out, none if empty."
     )
     vector: Text | None = Field(
-        None, description="The field that holds a ready-made vector; nothing is encoded then."
+        None, description="The field that holds a ready-made vector; nothing is split or encoded then."
     )
-    max_documents: Count | None = Field(None, description="Stop after so many records.")
+    max_documents: Count | None = Field(None, description="Stop after so many documents.")
     config: Text | None = Field(None, description="The configuration of a Hugging Face dataset.")
-    split: Text | None = Field(None, description="The split of a Hugging Face dataset; train if left out.")
+    split: Text = Field("train", description="The split of a Hugging Face dataset.")
     revision: Text | None = Field(None, description="The revision of a Hugging Face dataset.")
 
 
@@ -267,13 +266,12 @@ def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
 
 
 def _resolve_source(path: str, kind: Any, folder: Path) -> str:
-    """Return an absolute path, or the text as it is for an address or a Hugging Face dataset id."""
-    if kind == "huggingface" or _URL.match(path):
+    """Return an absolute path, or a Hugging Face dataset's name as it is."""
+    if kind == "huggingface" or path.startswith("hf:"):
         return path
     absolute = _absolute(path, folder)
-    if _HUB_ID.fullmatch(path) and not absolute.exists() and not absolute.parent.exists():
-        return path
-    return str(absolute)
+    looks_like_hub = _HUB_ID.fullmatch(path) and not _FILE_SUFFIX.fullmatch(path)
+    return path if looks_like_hub and not absolute.parent.exists() else str(absolute)
 
 
 def _absolute(path: str, folder: Path) -> Path:

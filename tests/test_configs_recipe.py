@@ -14,10 +14,20 @@ from compactds.configs.errors import (
     InvalidValueError,
     UnknownKeyError,
 )
-from compactds.configs.recipe import EncoderConfig, Recipe, TypeName, load_recipe, parse_bytes, recipe_for
+from compactds.configs.recipe import (
+    EncoderConfig,
+    Format,
+    Recipe,
+    Source,
+    TypeName,
+    load_recipe,
+    parse_bytes,
+    recipe_for,
+)
 from compactds.configs.toml import to_toml
 from compactds.datastore.encoders.base import EncoderOptions
 from compactds.filters.schema import FieldType
+from compactds.indexer.sources.options import FORMATS, SourceOptions
 
 ONE_SOURCE = '[[sources]]\npath = "notes.jsonl"\n'
 
@@ -62,8 +72,8 @@ def test_a_full_recipe_is_read_as_written(tmp_path):
         name = "books"
         skip_invalid = true
         [[sources]]
-        path = "https://example.org/a.jsonl"
-        format = "jsonl"
+        path = "hf:owner/name"
+        format = "huggingface"
         name = "web"
         attributes = ["year"]
         max_documents = 10
@@ -88,7 +98,7 @@ def test_a_full_recipe_is_read_as_written(tmp_path):
         """,
     )
     source = recipe.sources[0]
-    assert (source.path, source.format, source.name) == ("https://example.org/a.jsonl", "jsonl", "web")
+    assert (source.path, source.format, source.name) == ("hf:owner/name", "huggingface", "web")
     assert (source.fields, source.attributes, source.max_documents) == ({"text": "body"}, ["year"], 10)
     assert recipe.attributes == {"year": "int64", "tags": "list<string>"}
     assert recipe.encoder.dimension == 128
@@ -105,6 +115,13 @@ def test_encoder_keys_are_the_options_encoders_take():
 
 def test_attribute_types_are_the_types_of_the_schema():
     assert set(TypeName.__args__) == {kind.value for kind in FieldType}
+
+
+def test_formats_and_fields_of_a_source_are_those_that_are_read():
+    assert set(Format.__args__) == {"auto", *FORMATS}
+    options = {field.name: field.default for field in dataclasses.fields(SourceOptions)}
+    for name in ("format", "name", "attributes", "max_documents", "config", "split", "revision"):
+        assert Source.model_fields[name].default == options[name]
 
 
 def test_short_passages_have_a_shorter_tail_by_default(tmp_path):
@@ -136,6 +153,10 @@ class TestPaths:
         assert load(tmp_path, text).sources[0].path == "owner/dataset"
         (tmp_path / "owner").mkdir()
         assert load(tmp_path, text).sources[0].path == str(tmp_path / "owner/dataset")
+        for path in ("hf:owner/name", "some/data-v1.0"):
+            assert load(tmp_path, f'[[sources]]\npath = "{path}"\n').sources[0].path == path
+        for path in ("missing/data.jsonl", "missing/data.TXT", "missing/data.csv.gz"):
+            assert load(tmp_path, f'[[sources]]\npath = "{path}"\n').sources[0].path == str(tmp_path / path)
         explicit = load(tmp_path, text + 'format = "huggingface"\n')
         assert explicit.sources[0].path == "owner/dataset"
 
