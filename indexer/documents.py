@@ -15,7 +15,8 @@ class Document:
 
     `origin` says where it came from, for messages: a file, with a line or row number where there is
     one. `attributes` are flat JSON-like values: None, bool, int, float, str, datetime.date,
-    datetime.datetime, or lists of str or int. `vector` is set only by sources that carry vectors.
+    datetime.datetime, or lists of str or int. `attributes_are_text` tells that they are text whose
+    types are still to be found, as in csv. `vector` is set only by sources that carry vectors.
     `id_from_content` tells that the source gave no id.
     """
 
@@ -27,6 +28,7 @@ class Document:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     vector: NDArray[np.float32] | None = None
     id_from_content: bool = False
+    attributes_are_text: bool = False
 
 
 def content_id(title: str, text: str) -> str:

@@ -1,5 +1,7 @@
 """Errors of sources and builds; CompactdsError draws the whole tree."""
 
+from typing import Any
+
 from compactds.filters.errors import CompactdsError
 
 
@@ -16,9 +18,17 @@ class SourceError(BuildError):
 
 
 class RecordError(BuildError):
-    """Report one record that cannot become a document; the message names its file and line."""
+    """Report one record that cannot become a document; the message names its file and line.
+
+    `origin` is the place, `reason` the message without it.
+    """
 
     code = "invalid_record"
+
+    def __init__(self, reason: str, *, origin: str = "", value: Any = None, remedy: str = "") -> None:
+        super().__init__(f"{origin}: {reason}" if origin else reason, value=value, remedy=remedy)
+        self.origin = origin
+        self.reason = reason
 
 
 class DuplicateIdError(BuildError):

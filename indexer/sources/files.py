@@ -1,0 +1,159 @@
+"""Find the files of a source and tell their formats by their suffixes."""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from compactds.indexer.errors import SourceError
+from compactds.indexer.sources.lines import unreadable
+from compactds.indexer.sources.options import FORMATS, InputFile, SourceOptions
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".ndjson.zst": "jsonl",
+    ".json": "json",
+    ".json.gz": "json",
+    ".json.zst": "json",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".csv.zst": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
+    ".tsv.zst": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".pdf": "pdf",
+}
+DOCUMENT_FORMATS = frozenset({"text", "markdown", "html", "pdf"})  # a file is one document
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return (stem, suffix in lower case) of a file name; a known suffix may have two parts."""
+    lower = name.lower()
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if lower.endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], suffix
+    path = Path(name)
+    return path.stem, path.suffix.lower()
+
+
+def is_hub_dataset(options: SourceOptions) -> bool:
+    """Tell whether a source is a Hugging Face dataset rather than a file or folder."""
+    if options.format == "huggingface" or options.path.startswith("hf:"):
+        return True
+    if options.format != "auto" or not _HUB_NAME.fullmatch(options.path) or Path(options.path).exists():
+        return False
+    return split_suffix(options.path)[1] not in SUFFIXES
+
+
+def list_input_files(options: SourceOptions) -> list[InputFile]:
+    """Return the files a source reads, in the order it reads them: sorted by folder and name.
+
+    Hidden files and folders are skipped, links to folders are not followed. Files of unknown suffix are
+    skipped with one warning that counts them. A Hugging Face dataset has no files. With a format other
+    than "auto", a folder gives its files of that format's suffixes or, if it has none, all its files.
+    Raise SourceError for a path that is missing, unreadable, of unknown format, or without any file.
+    """
+    if options.format != "auto" and options.format not in FORMATS:
+        raise SourceError(
+            f"unknown source format {options.format!r}.",
+            value=options.format,
+            remedy=f"Choose auto or one of {', '.join(FORMATS)}.",
+        )
+    if is_hub_dataset(options):
+        return []
+    path = Path(options.path)
+    try:
+        if path.is_dir():
+            return _folder_files(path, options)
+        path.stat()
+    except (OSError, ValueError) as error:
+        error = error if isinstance(error, OSError) else OSError(str(error))
+        raise unreadable(path, error) from None
+    return [_single_file(path, options)]
+
+
+def source_name(options: SourceOptions) -> str:
+    """Return the name of a source: as given, else its folder's or file's name without suffix."""
+    if options.name:
+        return options.name
+    if is_hub_dataset(options):
+        return options.path.removeprefix("hf:")
+    path = Path(options.path)
+    if path.is_dir():
+        return folder_name(path)
+    return split_suffix(path.name)[0]
+
+
+def folder_name(path: Path) -> str:
+    """Return a folder's own name, also when it is given as `.` or ends in `..`."""
+    return path.name if path.name not in ("", "..") else path.resolve().name or "documents"
+
+
+def _single_file(path: Path, options: SourceOptions) -> InputFile:
+    kind = options.format
+    if kind == "auto":
+        suffix = split_suffix(path.name)[1]
+        if suffix not in SUFFIXES:
+            raise SourceError(
+                f"{path} has the unknown suffix {suffix!r}.",
+                value=str(path),
+                remedy=f"Name its format ({', '.join(FORMATS)}) or rename it; known are {' '.join(SUFFIXES)}.",
+            )
+        kind = SUFFIXES[suffix]
+    return _input_file(path, path.name, kind)
+
+
+def _folder_files(folder: Path, options: SourceOptions) -> list[InputFile]:
+    paths = list(_walk(folder))
+    if options.format == "auto":
+        chosen = [(path, SUFFIXES.get(split_suffix(path.name)[1])) for path in paths]
+    else:
+        matching = [path for path in paths if SUFFIXES.get(split_suffix(path.name)[1]) == options.format]
+        chosen = [(path, options.format) for path in matching or paths]
+    files = [_input_file(path, path.relative_to(folder).as_posix(), kind) for path, kind in chosen if kind]
+    skipped = Counter(split_suffix(path.name)[1] or "no suffix" for path, kind in chosen if not kind)
+    if skipped:
+        counts = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(skipped.items()))
+        logger.warning("%s: skipped %d files of unknown format (%s)", folder, skipped.total(), counts)
+    if not files:
+        raise SourceError(
+            f"{folder} holds no file of a known format.",
+            value=str(folder),
+            remedy=f"Known suffixes are {' '.join(SUFFIXES)}; hidden files are not read.",
+        )
+    return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder, each folder's files before its sub-folders."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _input_file(path: Path, name: str, kind: str) -> InputFile:
+    status = path.stat()
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # names need not be UTF-8
+    return InputFile(path, name, kind, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,76 @@
+"""What a source is told and what it reports: options, input files, and rejected records."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compactds.indexer.errors import RecordError
+
+FORMATS = ("jsonl", "json", "csv", "parquet", "text", "markdown", "html", "pdf", "huggingface")
+FIELDS = ("id", "text", "title", "source", "vector")
+RAW_LIMIT = 10_000  # characters of a broken record that a rejection keeps
+
+SKIP_REMEDY = "Correct it, or pass --skip-invalid to leave such records out."
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Say where documents come from and how their records are read.
+
+    `path` is a file, a folder, or a Hugging Face dataset (`hf:owner/name`, or `owner/name` where no
+    such local path exists). `format` is "auto" or one of FORMATS. `name` is the source of documents
+    that name none (default: the file's or folder's name). `fields` maps our names (FIELDS) to record
+    keys, with dots for nested ones. `attributes` names those to keep, None keeps all; a name also
+    keeps what is nested under it. `allow_empty_text` is for records whose vectors come separately.
+    `config`, `split` and `revision` choose within a Hugging Face dataset.
+    """
+
+    path: str
+    format: str = "auto"
+    name: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] | None = None
+    skip_invalid: bool = False
+    max_documents: int | None = None
+    allow_empty_text: bool = False
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """Name one file to read: where it is, its path within the source, its format, size and time.
+
+    `name` is the path relative to the source's folder with forward slashes, or the file's name when
+    the source is that file.
+    """
+
+    path: Path
+    name: str
+    format: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Hold one record that was left out: its place, why, and up to RAW_LIMIT characters of it."""
+
+    origin: str
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Hold one record as a reader found it; `raw` is its text in the file where there is one."""
+
+    origin: str
+    values: Mapping[str, Any]
+    raw: bytes | None = None
+
+
+# Takes a broken record and its raw text: raises the error, or notes it so that reading goes on.
+Reject = Callable[[RecordError, str], None]

@@ -1,0 +1,102 @@
+"""Read the documents of a source, whatever its format."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import numpy as np
+
+from compactds.indexer.documents import Document
+from compactds.indexer.errors import RecordError, SourceError
+from compactds.indexer.sources.files import DOCUMENT_FORMATS, is_hub_dataset, list_input_files, source_name
+from compactds.indexer.sources.jsonl import read_json, read_jsonl
+from compactds.indexer.sources.options import (
+    RAW_LIMIT,
+    InputFile,
+    Record,
+    Reject,
+    Rejection,
+    SourceOptions,
+)
+from compactds.indexer.sources.records import DocumentShape
+from compactds.indexer.sources.values import json_text
+
+OnReject = Callable[[Rejection], None]
+
+
+def read_documents(options: SourceOptions, on_reject: OnReject | None = None) -> Iterator[Document]:
+    """Yield the documents of a source in a fixed order, holding one record at a time.
+
+    Raise SourceError for a source that cannot be read at all, and RecordError for a broken record; with
+    `options.skip_invalid`, broken records go to `on_reject` instead. A file that is damaged half way
+    counts as one broken record, and reading goes on with the next file.
+    """
+    if options.max_documents is not None and options.max_documents < 1:
+        raise SourceError(
+            f"max_documents is {options.max_documents}.",
+            value=options.max_documents,
+            remedy="Give at least 1, or leave it out to read all.",
+        )
+    return islice(_documents(options, _rejector(options, on_reject)), options.max_documents)
+
+
+def _rejector(options: SourceOptions, on_reject: OnReject | None) -> Reject:
+    def reject(error: RecordError, raw: str) -> None:
+        if not options.skip_invalid:
+            raise error
+        if on_reject is not None:
+            on_reject(Rejection(error.origin, error.reason, raw[:RAW_LIMIT]))
+
+    return reject
+
+
+def _documents(options: SourceOptions, reject: Reject) -> Iterator[Document]:
+    name = source_name(options)
+    shapes: dict[tuple[bool, bool], DocumentShape] = {}
+    if is_hub_dataset(options):
+        from compactds.indexer.sources.hub import read_hub
+
+        shape = DocumentShape(options, name)
+        yield from _shaped(read_hub(options, shape), shape, reject)
+        return
+    for file in list_input_files(options):
+        kind = file.format in DOCUMENT_FORMATS, file.format == "csv"
+        if kind not in shapes:
+            shapes[kind] = DocumentShape(options, name, files=kind[0], attributes_are_text=kind[1])
+        yield from _shaped(_records(file, options, shapes[kind], reject), shapes[kind], reject)
+
+
+def _shaped(records: Iterator[Record], shape: DocumentShape, reject: Reject) -> Iterator[Document]:
+    for record in records:
+        try:
+            document = shape.document(record)
+        except RecordError as error:
+            reject(error, _raw(record))
+            continue
+        yield document
+
+
+def _raw(record: Record) -> str:
+    if record.raw is not None:
+        return record.raw[:RAW_LIMIT].decode("utf-8", "replace")
+    return json_text({key: value for key, value in record.values.items() if not isinstance(value, np.ndarray)})
+
+
+def _records(file: InputFile, options: SourceOptions, shape: DocumentShape, reject: Reject) -> Iterator[Record]:
+    """Return the records of one file; each reader is imported when it is first needed."""
+    match file.format:
+        case "jsonl":
+            return read_jsonl(file, reject)
+        case "json":
+            return read_json(file, reject)
+        case "csv":
+            from compactds.indexer.sources.delimited import read_csv
+
+            return read_csv(file, shape, reject)
+        case "parquet":
+            from compactds.indexer.sources.parquet import read_parquet
+
+            return read_parquet(file, shape, reject)
+        case _:
+            from compactds.indexer.sources.texts import read_document_file
+
+            return read_document_file(file, options, reject)
