@@ -1,0 +1,54 @@
+"""Count the tokens of passages, and find where each token stands, without cutting anything."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compactds.datastore.encoders.base import TokenSpans
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_TEXTS_PER_BATCH = 512
+
+
+class TokenCounter:
+    """Count tokens with a copy of a model's tokenizer that neither cuts nor pads.
+
+    The copy is set up once and never changed, so threads may share it.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", prompt: str) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self.overhead_tokens = self.count([""])[0]
+
+    @classmethod
+    def from_json(cls, tokenizer_json: str, prompt: str) -> "TokenCounter":
+        """Copy a tokenizer from its serialised form."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return cls(tokenizer, prompt)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text with prompt and special tokens."""
+        counts: list[int] = []
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
+            batch = [self._prompt + text for text in texts[start : start + _TEXTS_PER_BATCH]]
+            counts.extend(len(encoding) for encoding in self._tokenizer.encode_batch_fast(batch))
+        return counts
+
+    def offsets(self, texts: Sequence[str]) -> list[TokenSpans]:
+        """Return the character spans of each text's own tokens, one (n, 2) array a text."""
+        spans: list[TokenSpans] = []
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
+            batch = list(texts[start : start + _TEXTS_PER_BATCH])
+            for encoding in self._tokenizer.encode_batch(batch, add_special_tokens=False):
+                flat = chain.from_iterable(encoding.offsets)
+                spans.append(np.fromiter(flat, np.int64, 2 * len(encoding)).reshape(-1, 2))
+        return spans
