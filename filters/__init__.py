@@ -7,6 +7,7 @@ from compactds.filters.parsing import Where, parse_where
 from compactds.filters.schema import FieldType, Schema
 from compactds.filters.where import Expression, Field, field
 from compactds.filters.where_json import from_json, to_json
+from compactds.filters.where_sql import from_sql, to_sql
 
 __all__ = [
     "Columns",
@@ -23,6 +24,8 @@ __all__ = [
     "evaluate",
     "field",
     "from_json",
+    "from_sql",
     "parse_where",
     "to_json",
+    "to_sql",
 ]

@@ -24,6 +24,7 @@ from compactds.filters.where import (
     Operator,
     Or,
     Prefix,
+    negation,
 )
 
 _LONGEST_NAME = 1_000  # characters; a longer one is refused before it is compared with others
@@ -81,23 +82,6 @@ def _bind(expression: Expression, schema: Schema) -> Expression:
         value=reported(expression),
         remedy='Build conditions with field("year") >= 2015 and combine them with & | ~.',
     )
-
-
-def negation(expression: Expression) -> Expression:
-    """Return the complement in its shortest form: `$ne` for `$eq`, `$in` for `$nin`, nothing for not not."""
-    match expression:
-        case Not(part):
-            return part
-        case Compare(name, Operator.EQ, value):
-            return Compare(name, Operator.NE, value)
-        case Compare(name, Operator.NE, value):
-            return Compare(name, Operator.EQ, value)
-        case In(name, values):
-            return NotIn(name, values)
-        case NotIn(name, values):
-            return In(name, values)
-        case _:
-            return Not(expression)
 
 
 def _group(kind: type[And | Or], parts: tuple[Expression, ...], schema: Schema) -> Expression:

@@ -17,7 +17,7 @@ MAX_IN_VALUES = 131_072
 MAX_STRING_BYTES = 65_536
 """UTF-8 bytes of one string value."""
 
-MAX_TEXT_BYTES = 524_288
+MAX_TEXT_BYTES = 65_536
 """UTF-8 bytes of one SQL condition."""
 
 

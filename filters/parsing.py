@@ -8,6 +8,7 @@ from compactds.filters.errors import WhereError, reported, shown
 from compactds.filters.schema import Schema
 from compactds.filters.where import Expression
 from compactds.filters.where_json import from_json
+from compactds.filters.where_sql import from_sql
 
 Where = Mapping[str, Any] | str | Expression | None
 
@@ -25,6 +26,8 @@ def parse_where(where: Where, schema: Schema) -> Expression | None:
             return bind(where, schema)
         case Mapping():
             return bind(from_json(where), schema) if where else None
+        case str():
+            return bind(from_sql(where), schema)
         case _:
             raise WhereError(
                 f"where expression: expected an object, a string or an expression, not {shown(where)}.",

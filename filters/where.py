@@ -143,6 +143,23 @@ class Not(Expression):
     part: Expression
 
 
+def negation(expression: Expression) -> Expression:
+    """Return the complement in its shortest form: `$ne` for `$eq`, `$in` for `$nin`, nothing for not not."""
+    match expression:
+        case Not(part):
+            return part
+        case Compare(name, Operator.EQ, value):
+            return Compare(name, Operator.NE, value)
+        case Compare(name, Operator.NE, value):
+            return Compare(name, Operator.EQ, value)
+        case In(name, values):
+            return NotIn(name, values)
+        case NotIn(name, values):
+            return In(name, values)
+        case _:
+            return Not(expression)
+
+
 def _spread(kind: type[And] | type[Or], expression: Expression) -> tuple[Expression, ...]:
     """Return the parts of an expression of this kind, or the expression as the only part."""
     return expression.parts if isinstance(expression, kind) else (expression,)
