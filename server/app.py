@@ -18,7 +18,7 @@ from compactds.server.answers import ProblemAnswer
 from compactds.server.engine import SearchEngine
 from compactds.server.middleware import BodyLimit, KeyCheck, RequestIdentity
 from compactds.server.problems import handle_engine_error, handle_http_error
-from compactds.server.routes import health_router, probe, router
+from compactds.server.routes import health_router, probe, problems, router
 from compactds.server.settings import ServerSettings
 from compactds.server.validation import handle_invalid_body
 
@@ -49,9 +49,11 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
         Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
     ]
     # KeyCheck admits or refuses; the schemes only make the documentation say so.
-    guards = schemes if settings.api_key is not None else []
-    app.include_router(router, dependencies=guards)
-    app.include_router(compatible.router, dependencies=guards)
+    guards: dict[str, Any] = {}
+    if settings.api_key is not None:
+        guards = {"dependencies": schemes, "responses": problems(_401="The API key is missing or another.")}
+    app.include_router(router, **guards)
+    app.include_router(compatible.router, **guards)
     app.include_router(health_router)
     app.add_exception_handler(HTTPException, handle_http_error)
     app.add_exception_handler(RequestValidationError, handle_invalid_body)
@@ -60,7 +62,7 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
     if settings.api_key is not None:
         app.add_middleware(KeyCheck, api_key=settings.api_key)
     app.add_middleware(RequestIdentity)
-    app.openapi = _with_problem_schema(app.openapi)  # type: ignore[method-assign]
+    app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     return app
 
 
@@ -75,11 +77,19 @@ async def _warm_up(app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-def _with_problem_schema(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+def _with_problems(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Describe problems where the framework would describe errors of its own, which are never sent."""
+
     def openapi() -> dict[str, Any]:
         document = generate()
-        schema = ProblemAnswer.model_json_schema()
-        document["components"]["schemas"].setdefault("ProblemAnswer", schema)
+        schemas = document["components"]["schemas"]
+        schemas["ProblemAnswer"] = ProblemAnswer.model_json_schema()
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"]["422"]
         return document
 
     return openapi

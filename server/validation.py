@@ -20,6 +20,21 @@ BRANCHES = ("one", "many", "object", "text")
 """Tags of unions in request bodies; they are part of an error's place, not of the body."""
 
 
+_EXPECTED = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_type": "a whole number",
+    "less_than_equal": "at most {le:g}",
+    "list_type": "a list",
+    "string_type": "a string",
+    "too_long": "at most {max_length} of them",
+    "too_short": "at least {min_length} of them",
+}
+"""What pydantic's types of errors mean, filled in from their context."""
+
+
 class JsonRequest(Request):
     """A request whose body is parsed by orjson: no NaN, no half surrogate pairs, bounded depth."""
 
@@ -94,11 +109,9 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], model: type[BaseModel]
     if kind == "missing":
         detail, value = f"{path} is missing.", None
     else:
-        message = str(first["msg"])
-        expected = message.removeprefix("Input should ").removeprefix("be ")
         shown = abridge(value)
         shown = shown if isinstance(shown, str) and shown is not value else orjson.dumps(shown).decode()
-        detail = f"{path} is {shown}, expected {expected[:1].lower()}{expected[1:]}."
+        detail = f"{path} is {shown}, expected {_expected(first)}."
     return ProblemError(422, "invalid_request", detail, remedy=_remedy(path, model), value=value, field=path)
 
 
@@ -113,6 +126,14 @@ def body_path(location: Sequence[str | int]) -> str:
         elif part not in BRANCHES:
             path += f".{part}"
     return path
+
+
+def _expected(error: Mapping[str, Any]) -> str:
+    """Return what should have stood there, in our words or else in pydantic's."""
+    phrase = _EXPECTED.get(error["type"])
+    if phrase is not None:
+        return phrase.format(**error.get("ctx", {}))
+    return str(error["msg"]).removeprefix("Input should be ")
 
 
 def _known_keys(model: type[BaseModel]) -> str:
