@@ -111,10 +111,12 @@ def _attribute_types(pairs: Sequence[str]) -> dict[str, str] | None:
 def _summarise(result: "BuildResult") -> None:
     from compactds.configs.sizes import format_bytes
 
-    rate = result.passages / result.seconds if result.seconds else 0.0
-    how = "went on and finished" if result.resumed else "built"
+    how = "up to date:" if result.unchanged else "went on and finished" if result.resumed else "built"
     say(f"{how} {result.path}", bold=True)
     say(f"{result.documents:,} documents, {result.passages:,} passages, {result.index} index")
+    if result.unchanged:
+        return
+    rate = result.passages / result.seconds if result.seconds else 0.0
     say(
         f"{result.seconds:,.1f} s, {rate:,.0f} passages/s, "
         f"peak memory {format_bytes(result.peak_rss_bytes)}, "
@@ -122,6 +124,8 @@ def _summarise(result: "BuildResult") -> None:
     )
     if result.rejected:
         say(f"{result.rejected:,} records left out; compactds inspect lists why", fg="yellow")
+    if result.duplicates:
+        say(f"{result.duplicates:,} documents occurred twice and are kept once", fg="yellow")
     if result.truncated:
         say(
             f"{result.truncated:,} passages are longer than the encoder reads; their ends were cut",

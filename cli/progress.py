@@ -48,7 +48,8 @@ class LineProgress:
     def close(self) -> None:
         """End the stage that runs."""
         if self._name:
-            warn(f"{self._name}: {self._done:,} done in {self._clock() - self._started:.1f} s")
+            counted = f"{self._done:,} " if self._done or self._total is not None else ""
+            warn(f"{self._name}: {counted}done in {self._clock() - self._started:.1f} s")
             self._name = ""
 
     def _state(self, elapsed_s: float) -> str:
@@ -110,7 +111,7 @@ def progress() -> Iterator["Progress"]:
     )
 
     columns = (
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

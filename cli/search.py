@@ -1,5 +1,6 @@
 """`compactds search`: ask a store on disk or a server."""
 
+import os
 import textwrap
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ import typer
 from compactds.cli.command import Json
 from compactds.cli.output import clean, say, say_json
 
+KEY_VARIABLE = "COMPACTDS_API_KEY"
 _SNIPPET_CHARACTERS = 400
 _WIDTH = 100
 
@@ -55,7 +57,7 @@ def _open(store: str) -> AbstractContextManager[Any]:
     if store.startswith(("http://", "https://")):
         from compactds.clients import Client
 
-        return Client(store)
+        return Client(store, api_key=os.environ.get(KEY_VARIABLE) or None)
     from compactds.datastore import Datastore
 
     return Datastore.open(store)

@@ -93,8 +93,9 @@ class EncoderConfig(_Table):
     """Say which encoder turns text into vectors; what is left out is chosen by the model."""
 
     model: str = Field("minilm", description="A preset's name, a local path, or a Hugging Face model id.")
-    kind: Literal["auto", "sentence-transformers", "static", "endpoint", "vectors"] = Field(
-        "auto", description="What loads the model; vectors means none: passages and queries come as vectors."
+    kind: Literal["auto", "sentence-transformers", "static", "openai", "tei", "vectors"] = Field(
+        "auto",
+        description="What runs the model; openai and tei are endpoints, vectors encodes nothing.",
     )
     query_prompt: str | None = Field(None, description="What is put before a query.")
     passage_prompt: str | None = Field(None, description="What is put before a passage.")
@@ -111,7 +112,7 @@ class EncoderConfig(_Table):
         None, description="The environment variable that holds the endpoint's key."
     )
     batch_size: Count = Field(32, description="Passages encoded at a time.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="What passages are computed in; auto is bfloat16 where the processor is good at it.",
     )

@@ -26,6 +26,7 @@ from compactds.configs.recipe import (
 )
 from compactds.configs.toml import to_toml
 from compactds.datastore.encoders.base import EncoderOptions
+from compactds.datastore.encoders.settings import DTYPES, KINDS
 from compactds.filters.schema import FieldType
 from compactds.indexer.sources.options import FORMATS, SourceOptions
 
@@ -111,6 +112,8 @@ def test_encoder_keys_are_the_options_encoders_take():
     ours = {name: field.default for name, field in EncoderConfig.model_fields.items()}
     assert ours == {field.name: field.default for field in dataclasses.fields(EncoderOptions)}
     assert EncoderOptions(**EncoderConfig().model_dump()) == EncoderOptions()
+    assert EncoderConfig.model_fields["kind"].annotation.__args__ == KINDS
+    assert EncoderConfig.model_fields["dtype"].annotation.__args__ == DTYPES
 
 
 def test_attribute_types_are_the_types_of_the_schema():
