@@ -16,7 +16,7 @@ ENTRY = np.dtype([("key", "<u8"), ("row", "<u8")])
 
 def lookup_entries(documents: Iterable[tuple[str, int]]) -> NDArray[np.void]:
     """Return the unsorted entries of (document id, first row) pairs."""
-    return np.fromiter(((xxh3_64_intdigest(name), row) for name, row in documents), dtype=ENTRY)
+    return np.fromiter(((xxh3_64_intdigest(name.encode()), row) for name, row in documents), dtype=ENTRY)
 
 
 def sort_lookup(path: Path) -> int:
@@ -37,7 +37,7 @@ class DocumentLookup:
     def first_rows(self, document_id: str) -> list[int]:
         """Return the first rows of all documents whose id has this id's hash: mostly none or one."""
         try:
-            key = np.uint64(xxh3_64_intdigest(document_id))
+            key = np.uint64(xxh3_64_intdigest(document_id.encode()))
         except UnicodeEncodeError:
             return []
         keys = self._entries["key"]

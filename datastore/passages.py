@@ -58,10 +58,14 @@ class PassageWriter:
         self._writer.close()
 
     def _write(self, rows: pa.Table) -> None:
-        rows = rows.combine_chunks()
+        if not len(rows):
+            return
+        (whole,) = rows.combine_chunks().to_batches()
         for start in range(0, len(rows), ROWS_PER_BATCH):
-            for batch in rows.slice(start, ROWS_PER_BATCH).to_batches():
-                self._writer.write_batch(batch)
+            # Taking copies, so that the file's bytes do not depend on the pieces the rows came in.
+            self._writer.write_batch(
+                whole.take(pa.array(range(start, min(start + ROWS_PER_BATCH, len(rows)))))
+            )
 
     def __enter__(self) -> "PassageWriter":
         return self

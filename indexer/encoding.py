@@ -1,0 +1,174 @@
+"""The second stage of a build: one vector for every passage, shard by shard."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compactds.datastore.encoders.base import Encoder, Vectors
+from compactds.datastore.vectors import EXACT_DTYPES
+from compactds.indexer.errors import BuildError
+from compactds.indexer.passages import Passager
+from compactds.indexer.progress import Progress
+from compactds.indexer.workspace import Workspace
+
+ENCODE_AT_ONCE = 256
+"""Passages handed to an encoder together; progress is told after each hand-over."""
+
+UNIT_TOLERANCE = 2e-3
+BAD_VECTORS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingCount:
+    """Count what an encoder could not read whole, and texts for which it gave a zero vector."""
+
+    truncated: int = 0
+    zero: int = 0
+
+    def __add__(self, other: "EncodingCount") -> "EncodingCount":
+        return EncodingCount(self.truncated + other.truncated, self.zero + other.zero)
+
+
+def encode_shards(
+    workspace: Workspace,
+    shards: int,
+    encoder: Encoder,
+    role: str,
+    passager: Passager,
+    dtype: str,
+    progress: Progress,
+) -> EncodingCount:
+    """Encode the passages of all shards that have no vectors yet; return the counts of all shards.
+
+    A shard is encoded in an order and in batches that depend on nothing but the shard, so a resumed
+    build computes exactly what an uninterrupted one does.
+    """
+    total = EncodingCount()
+    for number in range(shards):
+        state = f"encoded-{role}-{number:06d}"
+        saved = workspace.read_state(state) if workspace.has_vectors(number, role) else None
+        if saved is not None:
+            count = EncodingCount(**saved)
+            progress.advance(workspace.read_shard(number).num_rows)
+        else:
+            count = _encode_shard(workspace, number, encoder, role, passager, dtype, progress)
+            workspace.write_state(state, {"truncated": count.truncated, "zero": count.zero})
+        total += count
+    return total
+
+
+def _encode_shard(
+    workspace: Workspace,
+    number: int,
+    encoder: Encoder,
+    role: str,
+    passager: Passager,
+    dtype: str,
+    progress: Progress,
+) -> EncodingCount:
+    shard = workspace.read_shard(number)
+    texts = [
+        passager.encoded_text(title, text)
+        for title, text in zip(
+            shard.column("title").to_pylist(), shard.column("text").to_pylist(), strict=True
+        )
+    ]
+    truncated = 0
+    if encoder.spec.max_tokens is not None and encoder is not passager.measure:
+        truncated = sum(count > encoder.spec.max_tokens for count in encoder.count_tokens(texts))
+    vectors = np.empty((len(texts), encoder.spec.dimension), dtype=np.float32)
+    # Passages of like length are encoded together, so that little is computed for padding.
+    order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+    for start in range(0, len(order), ENCODE_AT_ONCE):
+        places = order[start : start + ENCODE_AT_ONCE]
+        vectors[places] = encoder.encode_passages([texts[place] for place in places])
+        progress.advance(len(places))
+    if not np.isfinite(vectors).all():
+        raise BuildError(
+            f"encoder {encoder.spec.model!r} gave a vector that is not finite, for passage "
+            f"{int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])} of shard {number}.",
+            value=encoder.spec.model,
+            remedy="Try dtype = 'float32' in the recipe's encoder table, or another model.",
+        )
+    workspace.write_vectors(number, role, vectors, EXACT_DTYPES[dtype])
+    return EncodingCount(truncated, int((~vectors.any(axis=1)).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenVectors:
+    """Hold what ready-made vectors turned out to be."""
+
+    dimension: int
+    normalized: bool
+
+
+def take_given_vectors(
+    workspace: Workspace, shards: int, records: int, path: Path | None, dtype: str, progress: Progress
+) -> GivenVectors:
+    """Put ready-made vectors beside the shards of their passages, as they are.
+
+    They come from `path`, an .npy file of shape (records, dimension), or from the source itself.
+    Raises BuildError for another shape, and for vectors that are zero or not finite, which are counted.
+    """
+    rows = None if path is None else _open_npy(path, records)
+    bad: list[int] = []
+    dimension, normalized = 0, True
+    for number in range(shards):
+        ordinals = workspace.read_shard(number).column("ordinal").to_numpy()
+        given = workspace.read_vectors(number, "given") if rows is None else rows[ordinals].astype(np.float32)
+        if dimension and given.shape[1] != dimension:
+            raise BuildError(
+                f"vectors of {dimension} and of {given.shape[1]} dimensions.",
+                value=given.shape[1],
+                remedy="All vectors of a store need one dimension.",
+            )
+        dimension = given.shape[1]
+        lengths = np.linalg.norm(given, axis=1)
+        bad += ordinals[~np.isfinite(lengths) | (lengths == 0)].tolist()
+        normalized &= bool(np.all(np.abs(lengths - 1) < UNIT_TOLERANCE))
+        _check_range(given, dtype)
+        workspace.write_vectors(number, "exact", given, EXACT_DTYPES[dtype])
+        progress.advance(len(given))
+    if bad:
+        raise BuildError(_describe_bad(bad), value=len(bad), remedy="Leave these records and vectors out.")
+    return GivenVectors(dimension, normalized)
+
+
+def _open_npy(path: Path, records: int) -> Vectors:
+    try:
+        rows: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BuildError(
+            f"cannot read vectors from {path}: {error}.", value=str(path), remedy="Give a .npy file."
+        ) from error
+    if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
+        raise BuildError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}, expected floats of shape (records, dimension).",
+            value=str(rows.shape),
+            remedy="Save a two-dimensional array of float16 or float32.",
+        )
+    if len(rows) != records:
+        raise BuildError(
+            f"{path} holds {len(rows):,} vectors, the sources {records:,} records.",
+            value=len(rows),
+            remedy="Row i of the vectors belongs to record i; give exactly one for each.",
+        )
+    return rows
+
+
+def _check_range(vectors: Vectors, dtype: str) -> None:
+    largest = np.abs(vectors[np.isfinite(vectors)]).max(initial=0)
+    if largest > np.finfo(dtype).max:
+        raise BuildError(
+            f"the vectors hold {largest:g}, which is beyond {dtype}.",
+            value=float(largest),
+            remedy="Set dtype = 'float32' in the recipe's [exact] table.",
+        )
+
+
+def _describe_bad(bad: Sequence[int]) -> str:
+    shown = ", ".join(str(place + 1) for place in bad[:BAD_VECTORS_SHOWN])
+    more = f" and {len(bad) - BAD_VECTORS_SHOWN} more" if len(bad) > BAD_VECTORS_SHOWN else ""
+    return f"{len(bad)} vectors are zero or not finite: of record {shown}{more}."

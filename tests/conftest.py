@@ -1,0 +1,89 @@
+"""Fixtures that several test modules share: a tiny real encoder, and stores built with it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORDS = """\
+the a of and in is to light star sun moon planet orbit gravity mass energy heat cell blood heart bone
+nerve brain gene protein water acid base atom ion metal salt river rock wind rain sea map law court
+vote state trade price money market tax war peace king queen empire city school child number proof
+set graph angle circle line sum mean chance test code data loop key lock virus cipher tree queue stack
+food fat sugar iron diet sleep dream memory fear habit mind voltage current wire signal noise wave
+""".split()  # noqa: SIM905 - a list of literals would be five times as long
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised sentence-transformers model of 16 dimensions and 32 tokens, on disk."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    root = tmp_path_factory.mktemp("model")
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = specials + WORDS + letters + [f"##{letter}" for letter in letters]
+    (root / "vocab.txt").write_text("\n".join(dict.fromkeys(pieces)) + "\n")
+    tokenizer = BertTokenizerFast(str(root / "vocab.txt"), model_max_length=32)
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(root / "bert")
+    tokenizer.save_pretrained(root / "bert")
+    transformer = Transformer(str(root / "bert"), max_seq_length=32)
+    model = SentenceTransformer(modules=[transformer, Pooling(16, pooling_mode="mean")], device="cpu")
+    model.save(str(root / "saved"))
+    return root / "saved"
+
+
+def sentence(draw: np.random.Generator, words: int) -> str:
+    """Return a sentence of known words."""
+    return " ".join(draw.choice(WORDS, words)).capitalize() + "."
+
+
+@pytest.fixture(scope="session")
+def records() -> list[dict[str, object]]:
+    """Sixty documents of one to three passages each, with attributes of every type."""
+    draw = np.random.default_rng(1)
+    made: list[dict[str, object]] = []
+    for number in range(60):
+        record: dict[str, object] = {
+            "id": f"doc/{number}",
+            "title": sentence(draw, 3),
+            "text": " ".join(sentence(draw, 8) for _ in range(1 + number % 9)),
+            "source": ["atlas", "reader"][number % 2],
+            "subject": ["physics", "biology", "law"][number % 3],
+            "year": 1990 + number % 40,
+            "weight": number / 8,
+            "open": number % 4 == 0,
+            "date": f"20{number % 20 + 10}-03-{number % 27 + 1:02d}",
+            "seen": f"2024-01-{number % 27 + 1:02d}T08:30:00Z",
+            "tags": ["even" if number % 2 == 0 else "odd", f"t{number % 5}"],
+            "pages": [number, number + 1],
+        }
+        if number % 10 == 7:
+            del record["year"]
+        made.append(record)
+    return made
+
+
+@pytest.fixture(scope="session")
+def write_jsonl() -> Callable[[Path, list[dict[str, object]]], Path]:
+    """Write records as JSON lines."""
+
+    def write(path: Path, rows: list[dict[str, object]]) -> Path:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return path
+
+    return write

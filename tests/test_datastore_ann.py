@@ -1,0 +1,191 @@
+"""Every kind of ANN index passes one suite, which checks its answers against exact search."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compactds.datastore.ann.base import NO_ROW, AnnIndex
+from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index
+from compactds.datastore.ann.hnsw import hnsw_ram_bytes
+from compactds.datastore.ann.ivf import code_shape, list_count
+from compactds.datastore.manifest import IndexRecord
+from compactds.datastore.segment import open_index
+from compactds.datastore.vectors import ExactVectors
+from compactds.datastore.writer import write_index
+
+ROWS, DIMENSION = 4_000, 32
+KINDS = ("flat", "hnsw", "ivf")
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    """Clustered unit vectors, as real ones are."""
+    draw = np.random.default_rng(3)
+    centres = draw.standard_normal((40, DIMENSION))
+    rows = centres[draw.integers(0, 40, ROWS)] + 0.6 * draw.standard_normal((ROWS, DIMENSION))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def queries(vectors: np.ndarray) -> np.ndarray:
+    draw = np.random.default_rng(4)
+    rows = vectors[draw.integers(0, ROWS, 50)] + 0.1 * draw.standard_normal((50, DIMENSION))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def store_vectors(folder: Path, vectors: np.ndarray, dtype: str = "float32") -> ExactVectors:
+    path = folder / "vectors"
+    vectors.astype({"float32": "<f4", "float16": "<f2"}[dtype]).tofile(path)
+    return ExactVectors(path, rows=len(vectors), dimension=vectors.shape[1], dtype=dtype)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def built(
+    request: pytest.FixtureRequest, vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[IndexRecord, AnnIndex]:
+    folder = tmp_path_factory.mktemp(request.param)
+    stored = store_vectors(folder, vectors)
+    plan = choose_index(ROWS, DIMENSION, memory_bytes=1 << 30, kind=request.param)
+    record = write_index(folder, plan, stored)
+    return record, open_index(folder, record, dimension=DIMENSION)
+
+
+def exhaustive(
+    vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
+) -> np.ndarray:
+    scores = queries @ vectors.T
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
+    return np.argsort(-scores, axis=1)[:, :k]
+
+
+def recall(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, expected, strict=True)]))
+
+
+def full_effort(index: AnnIndex) -> int:
+    return index.efforts[-1] if index.efforts else 0
+
+
+def test_its_hundred_candidates_hold_the_ten_best_at_full_effort(built, vectors, queries):
+    _, index = built
+    _, rows = index.search(queries, 100, effort=full_effort(index))
+    assert recall(rows, exhaustive(vectors, queries, 10)) >= 0.98
+
+
+def test_more_effort_never_finds_less(built, vectors, queries):
+    _, index = built
+    expected = exhaustive(vectors, queries, 10)
+    found = [recall(index.search(queries, 100, effort=e)[1], expected) for e in index.efforts]
+    assert all(later >= earlier - 0.02 for earlier, later in pairwise(found))
+
+
+def test_scores_come_best_first_and_belong_to_their_rows(built, vectors, queries):
+    _, index = built
+    scores, rows = index.search(queries, 20, effort=full_effort(index))
+    assert (np.diff(scores, axis=1) <= 0).all()
+    true_scores = np.take_along_axis(queries @ vectors.T, rows, axis=1)
+    assert np.abs(scores - true_scores).max() < (0.35 if not index.exact else 1e-5)
+
+
+def test_rows_are_never_repeated(built, queries):
+    _, index = built
+    _, rows = index.search(queries, 50, effort=full_effort(index))
+    for row in rows:
+        found = row[row != NO_ROW]
+        assert len(np.unique(found)) == len(found)
+
+
+def test_one_query_at_a_time_gives_what_a_batch_gives(built, queries):
+    _, index = built
+    effort = full_effort(index)
+    _, batch = index.search(queries, 10, effort=effort)
+    singles = np.concatenate([index.search(query[None], 10, effort=effort)[1] for query in queries])
+    assert recall(singles, batch) >= 0.995
+
+
+def test_many_threads_with_different_efforts_get_what_one_thread_gets(built, queries):
+    _, index = built
+    efforts = [index.efforts[number % len(index.efforts)] if index.efforts else 0 for number in range(96)]
+
+    def search(number: int) -> np.ndarray:
+        return index.search(queries[number % 50][None], 10, effort=efforts[number])[1]
+
+    alone = [search(number) for number in range(96)]
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(search, range(96)))
+    for one, many in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.5])
+def test_a_mask_is_never_broken_and_never_empties_the_result(built, vectors, queries, share):
+    _, index = built
+    allowed = np.random.default_rng(5).random(ROWS) < share
+    if not index.filters:
+        with pytest.raises(ValueError, match="does not filter"):
+            index.search(queries, 10, effort=10, allowed=allowed)
+        return
+    _, rows = index.search(queries, 10, effort=full_effort(index), allowed=allowed)
+    assert allowed[rows[rows != NO_ROW]].all()
+    wanted = min(10, int(allowed.sum()))
+    assert ((rows != NO_ROW).sum(axis=1) == wanted).all()
+
+
+def test_asking_for_more_than_there_is_fills_up_with_no_row(tmp_path, vectors, queries):
+    for kind in KINDS:
+        folder = tmp_path / kind
+        folder.mkdir()
+        stored = store_vectors(folder, vectors[:60])
+        record = write_index(folder, choose_index(60, DIMENSION, memory_bytes=1 << 30, kind=kind), stored)
+        index = open_index(folder, record, dimension=DIMENSION)
+        _, rows = index.search(queries[:3], 100, effort=1_000)
+        assert [(row != NO_ROW).sum() for row in rows] == [60, 60, 60], kind
+
+
+def test_it_says_what_it_holds_in_memory(built):
+    record, index = built
+    assert abs(index.ram_bytes - record.ram_bytes) <= 0.1 * index.ram_bytes
+
+
+def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path):
+    record, _ = built
+    plan = IndexPlan(record.kind, 0, list_count(ROWS), "")
+    contents = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        made = write_index(tmp_path / name, plan, store_vectors(tmp_path / name, vectors))
+        contents.append((tmp_path / name / made.file).read_bytes())
+    assert contents[0] == contents[1]
+
+
+class TestChoice:
+    def test_few_passages_get_a_flat_index(self):
+        assert choose_index(FLAT_BELOW_ROWS - 1, 384, memory_bytes=1 << 30).kind == "flat"
+
+    def test_more_get_a_graph_while_it_fits(self):
+        budget = hnsw_ram_bytes(FLAT_BELOW_ROWS, 384)
+        assert choose_index(FLAT_BELOW_ROWS, 384, memory_bytes=budget).kind == "hnsw"
+        assert choose_index(FLAT_BELOW_ROWS, 384, memory_bytes=budget - 1).kind == "ivf"
+
+    def test_a_small_budget_gets_codes_even_for_few_passages(self):
+        assert choose_index(40_000, 384, memory_bytes=10 << 20).kind == "ivf"
+
+    def test_a_budget_too_small_says_the_least_that_would_do(self):
+        with pytest.raises(BudgetError, match=r"Give at least [\d,]+ bytes"):
+            choose_index(1_000_000, 384, memory_bytes=1 << 20)
+
+    def test_a_kind_that_is_asked_for_is_taken(self):
+        assert choose_index(100, 384, memory_bytes=1 << 30, kind="hnsw").kind == "hnsw"
+
+    @pytest.mark.parametrize("dimension", [2, 7, 32, 100, 256, 384, 768, 1024, 4096])
+    def test_codes_fit_any_dimension(self, dimension):
+        quantisers, rotated = code_shape(dimension)
+        assert rotated % quantisers == 0
+        assert 0 < rotated <= dimension
+
+    def test_lists_never_outnumber_what_training_needs(self):
+        assert [list_count(rows) for rows in (1, 38, 100, 10_000, 1_000_000)] == [1, 1, 2, 256, 4000]

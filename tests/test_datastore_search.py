@@ -1,0 +1,156 @@
+"""Exact scoring over vectors on disk: gathers, scans, ties, plans, and completing short results."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compactds.datastore.calibration import calibrate
+from compactds.datastore.manifest import CalibrationPoint
+from compactds.datastore.plan import choose_plan, effort_for
+from compactds.datastore.search import EMPTY, Ranking, best, complete, rescore, scan
+from compactds.datastore.vectors import ExactVectors
+
+
+def stored(tmp_path, array: np.ndarray, dtype: str = "float32") -> ExactVectors:
+    path = tmp_path / f"vectors.{dtype}"
+    array.astype({"float16": "<f2", "float32": "<f4"}[dtype]).tofile(path)
+    return ExactVectors(path, rows=len(array), dimension=array.shape[1], dtype=dtype)
+
+
+@pytest.fixture
+def array() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((5_000, 48)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_gathered_rows_are_the_stored_ones_in_the_order_asked(tmp_path, array, dtype):
+    vectors = stored(tmp_path, array, dtype)
+    rows = np.array([4_999, 0, 17, 17, 2_500])
+    expected = array[rows].astype(dtype).astype(np.float32)
+    np.testing.assert_array_equal(vectors.gather(rows), expected)
+    assert vectors.gather(np.empty(0, np.int64)).shape == (0, 48)
+
+
+@pytest.mark.parametrize("k", [1, 10, 5_000, 9_000])
+def test_a_scan_equals_sorting_all_scores(tmp_path, array, k, monkeypatch):
+    monkeypatch.setattr("compactds.datastore.vectors.SCAN_BYTES", 100_000)  # many blocks
+    queries = array[:3]
+    for ranking, scores in zip(
+        scan(stored(tmp_path, array), queries, k, None), queries @ array.T, strict=True
+    ):
+        expected = np.argsort(-scores, kind="stable")[:k]
+        np.testing.assert_allclose(ranking.scores, scores[expected], atol=1e-4)
+        assert ranking.scored == 5_000
+        assert ranking.rows[0] == expected[0]
+
+
+def test_a_scan_under_a_mask_returns_allowed_rows_only(tmp_path, array):
+    allowed = np.zeros(5_000, dtype=bool)
+    allowed[[5, 50, 4_000]] = True
+    (ranking,) = scan(stored(tmp_path, array), array[:1], 10, allowed)
+    assert sorted(ranking.rows) == [5, 50, 4_000]
+
+
+def test_candidates_without_a_row_are_dropped(tmp_path, array):
+    ranking = rescore(stored(tmp_path, array), array[7], np.array([3, -1, 7, -1]), 10)
+    assert ranking.rows[0] == 7
+    assert sorted(ranking.rows) == [3, 7]
+    assert ranking.scored == 2
+
+
+def test_short_results_are_completed_and_others_left_alone(tmp_path, array):
+    vectors = stored(tmp_path, array)
+    allowed = np.zeros(5_000, dtype=bool)
+    allowed[:20] = True
+    good = Ranking(np.zeros(10, np.float32), np.arange(10), 10)
+    first, second = complete(vectors, array[:2], [EMPTY, good], 10, allowed=allowed, matching=20)
+    assert len(first.rows) == 10
+    assert second is good
+    assert complete(vectors, array[:1], [good], 10, allowed=allowed, matching=20)[0] is good
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, -1.0]), min_size=0, max_size=40), st.integers(1, 45))
+def test_the_best_are_ordered_by_score_then_row(scores, k):
+    rows = np.random.default_rng(len(scores)).permutation(len(scores)).astype(np.int64)
+    found_scores, found_rows = best(np.array(scores, np.float32), rows, k)
+    expected = sorted(zip(scores, rows.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))[:k]
+    assert list(zip(found_scores.tolist(), found_rows.tolist(), strict=True)) == expected
+
+
+POINTS = (CalibrationPoint(2, 0.7, 0.1), CalibrationPoint(8, 0.9, 0.2), CalibrationPoint(32, 0.97, 0.5))
+
+
+def plan(**changes):
+    facts = {
+        "matching": 100_000,
+        "filtered": False,
+        "k": 10,
+        "candidates": None,
+        "recall": None,
+        "index_filters": True,
+        "calibration": POINTS,
+    }
+    return choose_plan(**{**facts, **changes})
+
+
+class TestPlan:
+    def test_an_open_search_asks_the_index_for_the_default_recall(self):
+        assert (plan().name, plan().effort, plan().candidates) == ("ann", 32, 100)
+
+    def test_a_recall_target_sets_the_effort(self):
+        assert plan(recall=0.85).effort == 8
+        assert plan(recall=0.5).effort == 2
+
+    def test_a_target_beyond_the_curve_takes_its_end(self):
+        assert effort_for(POINTS, 0.999) == 32
+        assert effort_for((), 0.9) == 0
+
+    def test_full_recall_scans(self):
+        assert plan(recall=1.0).name == "exact"
+
+    def test_few_allowed_rows_are_scanned(self):
+        assert plan(filtered=True, matching=4_096).name == "exact"
+        assert plan(filtered=True, matching=4_097).name == "ann"
+        assert plan(filtered=False, matching=90).name == "exact"
+
+    def test_an_index_that_cannot_filter_is_left_out_of_filtered_searches(self):
+        assert plan(filtered=True, index_filters=False).name == "exact"
+        assert plan(filtered=False, index_filters=False).name == "ann"
+
+    def test_nothing_allowed_needs_no_search(self):
+        assert plan(matching=0).name == "none"
+
+    def test_candidates_grow_with_k(self):
+        assert plan(k=50).candidates == 500
+        assert plan(k=50, candidates=60).candidates == 60
+
+
+class Shuffling:
+    """An index that finds the true neighbours among the first `effort` hundred rows only."""
+
+    exact, filters, ram_bytes, efforts = False, True, 0, (1, 10, 25, 50)
+
+    def __init__(self, array):
+        self.array = array
+
+    def search(self, queries, count, *, effort, allowed=None):
+        scores = queries @ self.array[: 100 * effort].T
+        rows = np.argsort(-scores, axis=1)[:, :count]
+        return np.take_along_axis(scores, rows, 1), rows
+
+
+def test_calibration_measures_recall_and_stops_when_there_is_no_more_to_gain(tmp_path, array):
+    unit = array / np.linalg.norm(array, axis=1, keepdims=True)
+    vectors = stored(tmp_path, unit)
+    points = calibrate(Shuffling(unit), vectors, vectors)
+    assert [point.effort for point in points] == [1, 10, 25, 50]
+    assert [round(point.recall, 1) for point in points] == pytest.approx([0.0, 0.2, 0.5, 1.0], abs=0.06)
+    assert points[-1].recall == 1.0
+
+
+def test_an_exact_index_needs_no_calibration(tmp_path, array):
+    index = Shuffling(array)
+    index.exact = True
+    assert calibrate(index, stored(tmp_path, array), stored(tmp_path, array)) == ()
