@@ -22,6 +22,9 @@ from compactds.clients.errors import (
 )
 from compactds.clients.results import Hit, Hits, Passage, SearchReport
 
+MAX_ID_CHARS = 32_768
+"""Characters of a percent-encoded passage id; URLs end somewhere above."""
+
 T = TypeVar("T")
 Outcome = httpx2.Response | httpx2.RequestError
 
@@ -68,9 +71,9 @@ class Connection:
             raise _url_error(self.url, f": {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise _url_error(self.url, "")
-        headers = {"content-type": "application/json", "accept": "application/json"}
+        headers: dict[str, str | bytes] = {"content-type": "application/json", "accept": "application/json"}
         if self.api_key is not None:
-            headers["authorization"] = f"Bearer {self.api_key}"
+            headers["authorization"] = f"Bearer {self.api_key}".encode()
         # A proxy never stands between a machine and itself.
         arguments = {"base_url": url, "headers": headers, "timeout": self.timeout_s}
         object.__setattr__(self, "arguments", {**arguments, "trust_env": not _is_loopback(url.host)})
@@ -97,7 +100,15 @@ def search_call(
 
 def get_call(passage_id: str) -> Call[Passage]:
     """Return the call for one passage."""
-    return Call("GET", f"/v1/passages/{quote(passage_id, safe='', errors='surrogatepass')}", _read_passage)
+    encoded = quote(passage_id, safe="", errors="surrogatepass")
+    if len(encoded) > MAX_ID_CHARS:
+        raise BadRequestError(
+            f"a passage id of {len(passage_id):,} characters does not fit in a URL.",
+            code="invalid_request",
+            value=passage_id[:100],
+            remedy="Give an id as search results give it.",
+        )
+    return Call("GET", f"/v1/passages/{encoded}", _read_passage)
 
 
 def count_call(where: Any) -> Call[int]:

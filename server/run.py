@@ -66,6 +66,8 @@ def serving(engine: SearchEngine, settings: ServerSettings) -> Iterator[str]:
         def run() -> None:
             try:
                 server.run([listener])
+            except SystemExit:  # how uvicorn gives up on starting
+                logger.error("the server did not start")  # noqa: TRY400
             finally:
                 started.set()
 

@@ -230,6 +230,12 @@ def test_a_passage_id_is_percent_encoded(ask, passage_id, path):
     assert ask.requests[0].url.raw_path == path.encode()
 
 
+def test_a_passage_id_longer_than_any_url_is_refused_before_sending(ask):
+    with pytest.raises(BadRequestError, match="100,000 characters"):
+        ask(PASSAGE, "get", "a" * 100_000)
+    assert ask.requests == []
+
+
 def test_facets_and_count_and_store(ask):
     answer = {"facets": {"year": [{"value": 2016, "count": 3}]}}
     assert ask(answer, "facets", ("year",), {"a": 1}, 5) == {"year": [(2016, 3)]}
@@ -243,6 +249,8 @@ def test_the_key_is_sent_and_not_shown(ask):
     ask({}, "store", options={"api_key": "sesame"})
     assert ask.requests[0].headers["authorization"] == "Bearer sesame"
     assert "sesame" not in repr(Client(api_key="sesame"))
+    ask({}, "store", options={"api_key": "schlüssel"})
+    assert dict(ask.requests[1].headers.raw)[b"authorization"] == "Bearer schlüssel".encode()
 
 
 def test_a_path_before_the_routes_is_kept(ask):
@@ -250,7 +258,7 @@ def test_a_path_before_the_routes_is_kept(ask):
     assert ask.requests[0].url == "http://store.test/prefix/v1/store"
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://[", None, 5])
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://a:port", None, 5])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_url_that_is_none_is_refused(kind, url):
     with pytest.raises(BadRequestError, match="not the URL of a server"):
@@ -326,7 +334,7 @@ def test_an_error_that_is_no_problem_still_tells_url_and_status(ask, content, st
     "content", [b"<html>hello</html>", b"", b"[]", b"{}", b"null", b'{"hits": [1], "report": {}}']
 )
 def test_an_answer_that_is_no_result_is_unexpected(ask, content):
-    with pytest.raises(UnexpectedResponseError, match="http://store.test/v1/search") as caught:
+    with pytest.raises(UnexpectedResponseError, match=r"http://store\.test/v1/search") as caught:
         ask(httpx2.Response(200, content=content), "search", "why")
     assert "compactds server" in caught.value.remedy
 
@@ -383,7 +391,7 @@ def test_a_timeout_is_final(ask):
     def answer(_):
         raise httpx2.ReadTimeout("slow")
 
-    with pytest.raises(TimedOutError, match="http://store.test/v1/store did not answer in time") as caught:
+    with pytest.raises(TimedOutError, match=r"http://store\.test/v1/store did not answer in time") as caught:
         ask(answer, "store")
     assert "timeout_s" in caught.value.remedy
     assert len(ask.requests) == 1
@@ -394,7 +402,7 @@ def test_a_failed_connection_is_explained(ask):
         raise httpx2.ConnectError("Connection refused")
 
     with pytest.raises(
-        ConnectionFailedError, match="cannot reach http://store.test/v1/store: Connection refused"
+        ConnectionFailedError, match=r"cannot reach http://store\.test/v1/store: Connection refused"
     ):
         ask(answer, "store")
     assert len(ask.requests) == 3
