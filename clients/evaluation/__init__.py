@@ -1,1 +1,51 @@
 """Measure retrieval and what it does for answers, embedded or over HTTP."""
+
+from compactds.clients.evaluation.beir import Collection, read_collection, read_judgements
+from compactds.clients.evaluation.choices import ChoicesReport, evaluate_choices
+from compactds.clients.evaluation.errors import EvaluationError
+from compactds.clients.evaluation.protocol import Searcher
+from compactds.clients.evaluation.recall import RecallReport, recall_against_exact
+from compactds.clients.evaluation.report import (
+    Evaluation,
+    choices_result,
+    recall_result,
+    retrieval_result,
+    to_json,
+    to_markdown,
+)
+from compactds.clients.evaluation.retrieval import RetrievalReport, evaluate_retrieval, write_run
+from compactds.clients.evaluation.searching import Asking
+from compactds.clients.evaluation.tasks import (
+    Question,
+    load_arc,
+    load_mmlu,
+    load_questions,
+    sample_by_subject,
+)
+
+__all__ = [
+    "Asking",
+    "ChoicesReport",
+    "Collection",
+    "Evaluation",
+    "EvaluationError",
+    "Question",
+    "RecallReport",
+    "RetrievalReport",
+    "Searcher",
+    "choices_result",
+    "evaluate_choices",
+    "evaluate_retrieval",
+    "load_arc",
+    "load_mmlu",
+    "load_questions",
+    "read_collection",
+    "read_judgements",
+    "recall_against_exact",
+    "recall_result",
+    "retrieval_result",
+    "sample_by_subject",
+    "to_json",
+    "to_markdown",
+    "write_run",
+]
