@@ -1,6 +1,28 @@
 """Text to vectors, the same way at build and at query time."""
 
-from compactds.datastore.encoders.base import Encoder, EncoderOptions, EncoderSpec, TokenSpans, Vectors
+from compactds.datastore.encoders.base import (
+    Encoder,
+    EncoderKind,
+    EncoderOptions,
+    EncoderSpec,
+    TokenSpans,
+    Vectors,
+)
 from compactds.datastore.encoders.loading import load_encoder, load_spec
+from compactds.datastore.encoders.presets import PRESETS, Preset, find_preset
+from compactds.datastore.encoders.vectors import vectors_spec
 
-__all__ = ["Encoder", "EncoderOptions", "EncoderSpec", "TokenSpans", "Vectors", "load_encoder", "load_spec"]
+__all__ = [
+    "PRESETS",
+    "Encoder",
+    "EncoderKind",
+    "EncoderOptions",
+    "EncoderSpec",
+    "Preset",
+    "TokenSpans",
+    "Vectors",
+    "find_preset",
+    "load_encoder",
+    "load_spec",
+    "vectors_spec",
+]

@@ -2,10 +2,8 @@
 
 import importlib.util
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from compactds.datastore.encoders.fingerprint import file_sha256
 from compactds.datastore.encoders.presets import Preset
@@ -107,7 +105,8 @@ def check_weights(weights: Path, preset: Preset) -> None:
 def _from_hub(repository: str, search: Search) -> Path | None:
     """Return a snapshot's folder: a complete one from the cache, else a fresh download."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repository)
@@ -151,21 +150,9 @@ def _download(repository: str, search: Search) -> Path | None:
             allow_patterns=_WANTED_FILES,
             ignore_patterns=_UNWANTED_FILES,
             endpoint=api.endpoint,
-            tqdm_class=None if sys.stderr.isatty() else _silent_progress(),
         )
     except (httpx.HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         search.tried.append(f"the hub {api.endpoint} ({reason})")
         return None
     return Path(folder)
-
-
-def _silent_progress() -> type:
-    """Return a progress bar class that shows nothing: what is no terminal gets no bars."""
-    from tqdm import tqdm
-
-    class SilentProgress(tqdm):  # type: ignore[type-arg]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **(options | {"disable": True}))
-
-    return SilentProgress

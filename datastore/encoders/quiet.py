@@ -14,16 +14,26 @@ def quiet_libraries() -> Iterator[None]:
     """
     from transformers.utils import logging as transformers_logging
 
-    sentence_transformers = logging.getLogger("sentence_transformers")
-    verbosity, level = transformers_logging.get_verbosity(), sentence_transformers.level
+    verbosity = transformers_logging.get_verbosity()
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    sentence_transformers.setLevel(logging.ERROR)
+    try:
+        with quiet_logger("sentence_transformers"):
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Let a library's logger pass errors only, then restore what was set."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
-        sentence_transformers.setLevel(level)
-        if had_bars:
-            transformers_logging.enable_progress_bar()
+        logger.setLevel(level)

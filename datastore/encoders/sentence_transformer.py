@@ -1,7 +1,6 @@
 """Encode with a sentence-transformers model, with everything that changes a vector pinned."""
 
 import contextlib
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from compactds.datastore.errors import EncoderError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-_log = logging.getLogger(__name__)
 
 POOLINGS = ("mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
 # Appended to a pooling's name: only the text's own tokens are pooled, not the prompt's.
@@ -102,7 +99,16 @@ class SentenceTransformerEncoder:
                 value=self._spec.model,
                 remedy="Add a tokenizer.json to the model's folder.",
             )
-        return TokenCounter.from_json(backend.to_str(), self._spec.passage_prompt)
+        counter = TokenCounter.from_json(backend.to_str(), self._spec.passage_prompt)
+        limit = self._spec.max_tokens
+        if limit is not None and counter.overhead_tokens >= limit:
+            raise EncoderError(
+                f"max_tokens = {limit} leaves no room for text: the prompt and special tokens take "
+                f"{counter.overhead_tokens}.",
+                value=limit,
+                remedy="Raise max_tokens or shorten passage_prompt.",
+            )
+        return counter
 
     def _encode(self, texts: Sequence[str], prompt: str, bfloat16: bool) -> Vectors:
         checked = check_texts(texts)
@@ -184,16 +190,7 @@ def _load(folder: Path, settings: Settings, device: str) -> "SentenceTransformer
                 model_kwargs={"dtype": torch.float32, "use_safetensors": True},
                 config_kwargs=config,
             ).eval()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ImportError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise EncoderError(
             f"the model in {folder} cannot be loaded: {reason}",

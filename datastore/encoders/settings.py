@@ -68,7 +68,7 @@ def options_of(spec: EncoderSpec) -> EncoderOptions:
 
 def check_options(options: EncoderOptions) -> None:
     """Raise EncoderError naming the first option whose value cannot be right."""
-    if not options.model:
+    if not options.model and options.kind != "vectors":
         raise EncoderError("the encoder has no model.", value=options.model, remedy="Name one, e.g. minilm.")
     _check_choice("kind", options.kind, KINDS)
     _check_choice("dtype", options.dtype, DTYPES)

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from compactds.datastore.encoders.base import TokenSpans
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _TEXTS_PER_BATCH = 512
 
@@ -20,27 +17,37 @@ class TokenCounter:
     The copy is set up once and never changed, so threads may share it.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", prompt: str) -> None:
+    def __init__(self, tokenizer: Any, prompt: str, *, special_tokens: bool) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
+        self._special_tokens = special_tokens
         self.overhead_tokens = self.count([""])[0]
 
     @classmethod
-    def from_json(cls, tokenizer_json: str, prompt: str) -> "TokenCounter":
-        """Copy a tokenizer from its serialised form."""
+    def from_json(cls, tokenizer_json: str, prompt: str, *, special_tokens: bool = True) -> "TokenCounter":
+        """Copy a tokenizer from its serialised form.
+
+        `special_tokens` says whether the model adds its special tokens, which then count too.
+        """
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_str(tokenizer_json)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, prompt)
+        return cls(tokenizer, prompt, special_tokens=special_tokens)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without the prompt."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=self._special_tokens)
+        return [encoding.ids for encoding in encodings]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text with prompt and special tokens."""
         counts: list[int] = []
         for start in range(0, len(texts), _TEXTS_PER_BATCH):
             batch = [self._prompt + text for text in texts[start : start + _TEXTS_PER_BATCH]]
-            counts.extend(len(encoding) for encoding in self._tokenizer.encode_batch_fast(batch))
+            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=self._special_tokens)
+            counts.extend(len(encoding) for encoding in encodings)
         return counts
 
     def offsets(self, texts: Sequence[str]) -> list[TokenSpans]:
