@@ -83,7 +83,7 @@ def evaluate(expression: Expression, columns: Columns, rows: int) -> Mask:
         case Prefix(name, prefix):
             return _decoded(columns.column(name), lambda items: _truth(pc.starts_with(items, pattern=prefix)))
         case Exists(name):
-            return _decoded(columns.column(name), lambda items: _truth(pc.is_valid(items)))
+            return _decoded(columns.column(name), _present)
     raise WhereError(f"where expression: {shown(expression)} is not a part of one.")
 
 
@@ -92,6 +92,11 @@ def _truth(result: pa.BooleanArray) -> Mask:
     if result.null_count:
         result = pc.fill_null(result, False)
     return np.array(result.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _present(items: pa.Array) -> Mask:
+    """Return which values are there; NaN is a missing value."""
+    return ~_truth(pc.is_null(items, nan_is_null=True))
 
 
 def _decoded(column: pa.Array, test: Callable[[pa.Array], Mask]) -> Mask:
@@ -138,7 +143,7 @@ def _elements(column: pa.ListArray) -> tuple[pa.Array, NDArray[np.int64]]:
 def _any_element(column: pa.ListArray, test: Callable[[pa.Array], Mask]) -> Mask:
     items, offsets = _elements(column)
     before = np.concatenate(([0], np.cumsum(test(items))))
-    return (before[offsets[1:]] > before[offsets[:-1]]) & _truth(pc.is_valid(column))
+    return (before[offsets[1:]] > before[offsets[:-1]]) & _present(column)
 
 
 def _all_elements(column: pa.ListArray, values: tuple[Any, ...]) -> Mask:
@@ -153,7 +158,7 @@ def _all_elements(column: pa.ListArray, values: tuple[Any, ...]) -> Mask:
     distinct = np.unique(rows * len(values) + positions[found]) // len(values)
     counts = np.bincount(distinct, minlength=len(column))
     complete: Mask = counts == len(values)
-    return complete & _truth(pc.is_valid(column))
+    return complete & _present(column)
 
 
 def _positions(items: pa.Array, wanted: pa.Array) -> NDArray[np.int64]:

@@ -80,10 +80,12 @@ def _is_known(token: Token) -> bool:
     """Tell whether a token is a word, a literal, or one of the few signs that conditions need."""
     if token.token_type is TokenType.STRING:
         return True
+    text: str = token.text
     if token.token_type in _NOT_WORDS:
-        return "\0" not in token.text
-    is_word = token.text[:1].isalpha() or token.text[:1] == "_"
-    return is_word and token.text.upper() != "IF"  # the parser logs what follows IF as a statement
+        return "\0" not in text
+    if "\0" in text or text.upper() == "IF":  # the parser logs what follows IF as a statement
+        return False
+    return text[:1].isalpha() or text[:1] == "_"
 
 
 class _Reader:

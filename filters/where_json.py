@@ -5,7 +5,7 @@ operators on a field and several fields mean and.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from compactds.filters.errors import WhereError, reported, shown
@@ -189,4 +189,14 @@ def _key(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date | datetime) else value
+    """Return a value as JSON has it; a value that no field can hold is refused."""
+    match value:
+        case date():
+            return value.isoformat()
+        case bool() | int() | float() | str():
+            return value
+    raise WhereError(
+        f"where expression: {shown(value)} cannot be written in JSON.",
+        value=reported(value),
+        remedy="Bind the expression to a schema first.",
+    )

@@ -1,0 +1,329 @@
+"""Generated schemas, rows and expressions: the answer is DuckDB's, and three front ends agree."""
+
+import json
+import math
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from compactds.filters import (
+    FieldType,
+    Schema,
+    WhereError,
+    bind,
+    evaluate,
+    from_json,
+    from_sql,
+    parse_where,
+    to_json,
+    to_sql,
+)
+from compactds.filters.where import (
+    And,
+    Compare,
+    Contains,
+    ContainsAll,
+    ContainsAny,
+    Exists,
+    In,
+    Not,
+    NotIn,
+    Operator,
+    Or,
+    Prefix,
+)
+
+ARROW = {
+    FieldType.BOOL: pa.bool_(),
+    FieldType.INT64: pa.int64(),
+    FieldType.FLOAT64: pa.float64(),
+    FieldType.STRING: pa.string(),
+    FieldType.DATE: pa.date32(),
+    FieldType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    FieldType.STRING_LIST: pa.list_(pa.string()),
+    FieldType.INT64_LIST: pa.list_(pa.int64()),
+}
+EXTREMES = (-(2**63), -(2**53) - 1, -1, 0, 1, 2**53, 2**53 + 1, 2**63 - 1)
+FLOATS = (0.0, -0.0, 1.5, -1e308, 5e-324, float(2**53))
+TEXTS = ("", "a", "ab", "A", "a%", "a_b", "it's", '"', "\\", "é", "e\u0301", "日本", "\U0001f600", "\n", "--")
+DATES = (date(1, 1, 1), date(1969, 12, 31), date(1970, 1, 1), date(2024, 2, 29), date(9999, 12, 31))
+
+
+def midnight(day):
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+TIMES = (
+    *map(midnight, DATES),
+    datetime(2024, 2, 29, 23, 59, 59, 999_999, UTC),
+    datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
+)
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+SCALARS = {
+    FieldType.BOOL: st.booleans(),
+    FieldType.INT64: st.sampled_from(EXTREMES) | st.integers(-5, 5),
+    FieldType.FLOAT64: st.sampled_from(FLOATS) | st.integers(-3, 3).map(float),
+    FieldType.STRING: st.sampled_from(TEXTS) | st.text(characters, max_size=3),
+    FieldType.DATE: st.sampled_from(DATES) | st.dates(),
+    FieldType.TIMESTAMP: st.sampled_from(TIMES) | st.datetimes(timezones=st.just(UTC)),
+}
+NAMES = ("year", "metadata.year", "select", 'odd "name"', "Über", "a b", "it's", "if", "date", "x;--", "")
+
+
+def values_of(kind):
+    if kind.is_list:
+        return st.lists(SCALARS[kind.element], max_size=4)
+    return SCALARS[kind]
+
+
+@st.composite
+def stores(draw):
+    """A schema, and up to 12 rows of it as an Arrow table."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    kinds = {name: draw(st.sampled_from(FieldType)) for name in names}
+    count = draw(st.integers(0, 12))
+    columns = {
+        name: pa.array(
+            draw(st.lists(st.none() | values_of(kind), min_size=count, max_size=count)), ARROW[kind]
+        )
+        for name, kind in kinds.items()
+    }
+    return Schema(kinds), columns, count
+
+
+@st.composite
+def written(draw, kind):
+    """A value of a type, in one of the ways a user may write it."""
+    value = draw(SCALARS[kind])
+    if kind in (FieldType.DATE, FieldType.TIMESTAMP):
+        instant = (
+            value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
+        )
+        forms = [value, value.isoformat(), instant, instant.isoformat(), instant.replace(tzinfo=None)]
+        if instant.microsecond == 0:
+            forms.append((instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1))
+        return draw(st.sampled_from(forms))
+    if kind is FieldType.INT64 and abs(value) < 2**53:
+        return draw(st.sampled_from([value, float(value)]))
+    if kind is FieldType.FLOAT64 and value.is_integer() and abs(value) < 2**53:
+        return draw(st.sampled_from([value, int(value)]))
+    return value
+
+
+@st.composite
+def conditions(draw, schema):
+    """One comparison of one field of the schema, values written in any way its type accepts."""
+    name = draw(st.sampled_from(list(schema)))
+    kind = schema[name]
+    if draw(st.integers(0, 9)) == 0:
+        return Exists(name)
+    element = SCALARS[kind.element]
+    if kind.is_list:
+        several = st.lists(element, min_size=1, max_size=4).map(tuple)
+        return draw(
+            st.builds(Contains, st.just(name), element)
+            | st.builds(ContainsAny, st.just(name), several)
+            | st.builds(ContainsAll, st.just(name), several)
+        )
+    if kind is FieldType.STRING and draw(st.booleans()):
+        return Prefix(name, draw(element))
+    if draw(st.booleans()):
+        values = tuple(draw(st.lists(element, min_size=1, max_size=5)))
+        return draw(st.sampled_from([In, NotIn]))(name, values)
+    operators = [Operator.EQ, Operator.NE] if kind is FieldType.BOOL else list(Operator)
+    return Compare(name, draw(st.sampled_from(operators)), draw(written(kind)))
+
+
+def expressions(schema):
+    return st.recursive(
+        conditions(schema),
+        lambda parts: (
+            st.builds(Not, parts)
+            | st.builds(And, st.lists(parts, min_size=1, max_size=3).map(tuple))
+            | st.builds(Or, st.lists(parts, min_size=1, max_size=3).map(tuple))
+        ),
+        max_leaves=8,
+    )
+
+
+@cache
+def database():
+    return duckdb.connect(config={"threads": 1})
+
+
+SYMBOLS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+class Oracle:
+    """Say with DuckDB's SQL what a bound expression allows, values passed as parameters."""
+
+    def __init__(self, schema):
+        self.schema = schema
+        self.parameters = []
+
+    def sql(self, node):
+        match node:
+            case And(parts):
+                return "(" + " AND ".join(self.sql(part) for part in parts) + ")"
+            case Or(parts):
+                return "(" + " OR ".join(self.sql(part) for part in parts) + ")"
+            case Not(part):
+                return f"(NOT {self.sql(part)})"
+            case Compare(name, Operator.NE, value):
+                return f"(NOT {self.sql(Compare(name, Operator.EQ, value))})"
+            case NotIn(name, values):
+                return f"(NOT {self.sql(In(name, values))})"
+            case Exists(name):
+                return f"({self.quoted(name)} IS NOT NULL)"
+        return f"coalesce({self.comparison(node)}, false)"
+
+    def comparison(self, node):
+        match node:
+            case Compare(name, operator, value):
+                return f"{self.column(name)} {SYMBOLS[operator]} {self.value(value)}"
+            case In(name, values):
+                return f"{self.column(name)} IN ({', '.join(self.value(value) for value in values)})"
+            case Contains(name, value):
+                return f"list_contains({self.quoted(name)}, {self.value(value)})"
+            case ContainsAny(name, values):
+                return f"list_has_any({self.quoted(name)}, {self.value(list(values))})"
+            case ContainsAll(name, values):
+                return f"list_has_all({self.quoted(name)}, {self.value(list(values))})"
+            case Prefix(name, prefix):
+                return f"starts_with({self.quoted(name)}, {self.value(prefix)})"
+
+    def quoted(self, name):
+        return f'"c{list(self.schema).index(name)}"'
+
+    def column(self, name):
+        quoted = self.quoted(name)
+        return f"epoch_us({quoted})" if self.schema[name] is FieldType.TIMESTAMP else quoted
+
+    def value(self, value):
+        if isinstance(value, datetime):
+            value = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        self.parameters.append(value)
+        return "?"
+
+    def rows(self, expression, columns):
+        table = pa.table({f"c{number}": column for number, column in enumerate(columns.values())})
+        table = table.append_column("row", pa.array(np.arange(table.num_rows)))
+        database().register("rows", table)
+        query = f"SELECT {self.sql(expression)} AS allowed FROM rows ORDER BY row"
+        return [row[0] for row in database().execute(query, self.parameters).fetchall()]
+
+
+class Columns:
+    def __init__(self, columns):
+        self.columns = columns
+
+    def column(self, name):
+        return self.columns[name]
+
+
+thorough = settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@thorough
+@given(st.data())
+def test_allowed_rows_are_those_of_duckdb(data):
+    schema, columns, count = data.draw(stores())
+    expression = bind(data.draw(expressions(schema)), schema)
+    expected = Oracle(schema).rows(expression, columns)
+    assert evaluate(expression, Columns(columns), count).tolist() == expected
+    packed = {
+        name: column.dictionary_encode() if schema[name] is FieldType.STRING else column
+        for name, column in columns.items()
+    }
+    assert evaluate(expression, Columns(packed), count).tolist() == expected
+    complement = evaluate(bind(Not(expression), schema), Columns(columns), count)
+    assert (~complement).tolist() == expected
+
+
+@thorough
+@given(st.data())
+def test_three_front_ends_agree(data):
+    names = data.draw(st.lists(st.sampled_from(NAMES[:-1]), min_size=1, max_size=4, unique=True))
+    schema = Schema({name: data.draw(st.sampled_from(FieldType)) for name in names})
+    expression = data.draw(expressions(schema))
+    bound = bind(expression, schema)
+    for source in (expression, bound):
+        assert bind(from_json(json.loads(json.dumps(to_json(source)))), schema) == bound
+        assert bind(from_sql(to_sql(source)), schema) == bound
+    assert from_sql(to_sql(bound)) == bound
+    assert bind(bound, schema) == bound
+    assert hash(bound) == hash(bind(expression, schema))
+
+
+@thorough
+@given(
+    st.lists(SCALARS[FieldType.INT64], max_size=8),
+    st.floats(-1e18, 1e18) | st.floats(-6, 6) | st.sampled_from((-0.5, 0.5, 2.0**53)),
+    st.sampled_from([operator for operator in Operator if operator.is_order]),
+)
+def test_whole_numbers_are_ordered_exactly_with_any_number(values, limit, operator):
+    order = {
+        Operator.GT: int.__gt__,
+        Operator.GTE: int.__ge__,
+        Operator.LT: int.__lt__,
+        Operator.LTE: int.__le__,
+    }[operator]
+    exact = math.floor(limit) if limit == math.floor(limit) else None
+    expected = [
+        order(value, exact) if exact is not None else (value > limit) == (operator in ("gt", "gte"))
+        for value in values
+    ]
+    schema = Schema({"year": FieldType.INT64})
+    bound = bind(Compare("year", operator, limit), schema)
+    assert evaluate(bound, Columns({"year": pa.array(values, pa.int64())}), len(values)).tolist() == expected
+
+
+CODES = ("invalid_where", "unknown_field", "wrong_type")
+KEYS = """
+year title day authors $and $or $not $eq $gt $in $nin $contains $contains_all $prefix $exists
+""".split()  # noqa: SIM905
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(TEXTS),
+    lambda parts: (
+        st.lists(parts, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(KEYS) | st.text(max_size=3),
+            parts,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@thorough
+@given(anything)
+def test_any_json_is_read_or_refused(where):
+    schema = Schema(
+        {
+            "year": FieldType.INT64,
+            "title": FieldType.STRING,
+            "day": FieldType.DATE,
+            "authors": FieldType.STRING_LIST,
+        }
+    )
+    try:
+        bound = parse_where(where, schema)
+    except WhereError as error:
+        refused = error.code in CODES and str(error).isprintable()
+        json.dumps(error.value, allow_nan=False)
+        assert refused
+        return
+    if bound is not None:
+        columns = {name: pa.nulls(2, ARROW[kind]) for name, kind in schema.fields.items()}
+        assert evaluate(bound, Columns(columns), 2).shape == (2,)
