@@ -140,23 +140,28 @@ def _elements(column: pa.ListArray) -> tuple[pa.Array, NDArray[np.int64]]:
     return items, offsets - offsets[0]
 
 
+def _rows_of(found: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the row of each element position, by search when they are few."""
+    if found.size < offsets.size // 8:
+        return np.searchsorted(offsets, found, side="right") - 1
+    return np.repeat(np.arange(offsets.size - 1), np.diff(offsets))[found]
+
+
 def _any_element(column: pa.ListArray, test: Callable[[pa.Array], Mask]) -> Mask:
     items, offsets = _elements(column)
-    before = np.concatenate(([0], np.cumsum(test(items))))
-    return (before[offsets[1:]] > before[offsets[:-1]]) & _present(column)
+    mask = np.zeros(len(column), dtype=np.bool_)
+    mask[_rows_of(np.flatnonzero(test(items)), offsets)] = True
+    return mask & _present(column)
 
 
 def _all_elements(column: pa.ListArray, values: tuple[Any, ...]) -> Mask:
     """Count the distinct wanted values in each row, in one pass however many are wanted."""
     items, offsets = _elements(column)
-    wanted = _value_set(
-        values, items.type.value_type if isinstance(items, pa.DictionaryArray) else items.type
-    )
-    positions = _positions(items, wanted)
+    kind = items.type.value_type if isinstance(items, pa.DictionaryArray) else items.type
+    positions = _positions(items, _value_set(values, kind))
     found = np.flatnonzero(positions >= 0)
-    rows = np.searchsorted(offsets, found, side="right") - 1
-    distinct = np.unique(rows * len(values) + positions[found]) // len(values)
-    counts = np.bincount(distinct, minlength=len(column))
+    pairs = np.unique(_rows_of(found, offsets) * len(values) + positions[found])
+    counts = np.bincount(pairs // len(values), minlength=len(column))
     complete: Mask = counts == len(values)
     return complete & _present(column)
 

@@ -173,6 +173,15 @@ def test_a_long_list_of_values_is_one_pass():
     assert rows(field("ints").contains_all(range(2_000)), lists, 2) == [0]
 
 
+def test_few_hits_in_many_lists_are_found_where_they_are():
+    lists = [[], None, [1, 2], [3], []] * 200
+    lists[776] = [9, 1, 9]
+    data = {"ints": pa.array(lists, pa.list_(pa.int64()))}
+    assert rows(field("ints").contains(9), data, 1_000) == [776]
+    assert rows(field("ints").contains_all([9, 1]), data, 1_000) == [776]
+    assert rows(field("ints").contains(1), data, 1_000) == sorted([*range(2, 1_000, 5), 776])
+
+
 def test_only_columns_of_the_expression_are_read():
     class Counting(Table):
         read = ()
