@@ -9,7 +9,6 @@ from compactds.clients.evaluation.tasks import (
     load_arc,
     load_mmlu,
     load_questions,
-    sample_by_subject,
 )
 
 ROW = 'What is 1 + 1?,1,"2, of course",3,4,B\n'
@@ -151,28 +150,3 @@ def test_the_demo_questions_can_be_read():
     questions = load_questions(str(files("compactds.configs") / "demo" / "questions.jsonl"))
     assert len(questions) >= 100
     assert len({question.subject for question in questions}) >= 20
-
-
-def many(subject, count):
-    return [Question(f"{subject}-{n}", subject, "?", ("a", "b"), 0) for n in range(count)]
-
-
-def test_sampling_takes_so_many_of_each_subject_in_order():
-    questions = many("x", 50) + many("y", 3)
-    kept = sample_by_subject(questions, 5)
-    assert [question.subject for question in kept] == ["x"] * 5 + ["y"] * 3
-    assert kept == sorted(kept, key=questions.index)
-    assert sample_by_subject(questions, 5) == kept
-    assert sample_by_subject(questions, 5, seed=1) != kept
-
-
-def test_sampling_a_subject_does_not_depend_on_the_others():
-    alone = sample_by_subject(many("x", 50), 5)
-    beside = sample_by_subject(many("a", 20) + many("x", 50), 5)
-    assert [question for question in beside if question.subject == "x"] == alone
-
-
-@pytest.mark.parametrize("limit", [0, -3, True])
-def test_a_limit_below_one_is_refused(limit):
-    with pytest.raises(EvaluationError, match="limit is"):
-        sample_by_subject(many("x", 3), limit)

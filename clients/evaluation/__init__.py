@@ -4,6 +4,7 @@ from compactds.clients.evaluation.beir import Collection, read_collection, read_
 from compactds.clients.evaluation.choices import ChoicesReport, evaluate_choices
 from compactds.clients.evaluation.errors import EvaluationError
 from compactds.clients.evaluation.protocol import Searcher
+from compactds.clients.evaluation.queries import load_queries
 from compactds.clients.evaluation.recall import RecallReport, recall_against_exact
 from compactds.clients.evaluation.report import (
     Evaluation,
@@ -14,14 +15,9 @@ from compactds.clients.evaluation.report import (
     to_markdown,
 )
 from compactds.clients.evaluation.retrieval import RetrievalReport, evaluate_retrieval, write_run
+from compactds.clients.evaluation.sampling import sample, sample_by_subject, sample_collection
 from compactds.clients.evaluation.searching import Asking
-from compactds.clients.evaluation.tasks import (
-    Question,
-    load_arc,
-    load_mmlu,
-    load_questions,
-    sample_by_subject,
-)
+from compactds.clients.evaluation.tasks import Question, load_arc, load_mmlu, load_questions
 
 __all__ = [
     "Asking",
@@ -38,13 +34,16 @@ __all__ = [
     "evaluate_retrieval",
     "load_arc",
     "load_mmlu",
+    "load_queries",
     "load_questions",
     "read_collection",
     "read_judgements",
     "recall_against_exact",
     "recall_result",
     "retrieval_result",
+    "sample",
     "sample_by_subject",
+    "sample_collection",
     "to_json",
     "to_markdown",
     "write_run",

@@ -1,16 +1,13 @@
 """Read multiple-choice questions: MMLU, ARC, and JSON lines of your own."""
 
 import csv
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compactds.clients.evaluation.errors import EvaluationError
-from compactds.clients.evaluation.intervals import SEED
 from compactds.clients.evaluation.lines import id_field, read_lines, read_records, text_field, wrong_field
-from compactds.clients.evaluation.searching import check_count
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MMLU_CHOICES = 4
@@ -84,22 +81,6 @@ def load_questions(path: str | Path) -> list[Question]:
                 Question(question_id, subject, text_field(place, record, "question"), choices, answer)
             )
     return _not_empty(questions, path)
-
-
-def sample_by_subject(questions: Sequence[Question], limit: int, seed: int = SEED) -> list[Question]:
-    """Return at most `limit` questions of each subject, in their order.
-
-    Which ones depends on the seed and on the subject's own questions, not on the other subjects.
-    """
-    check_count("limit", limit)
-    by_subject: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        by_subject.setdefault(question.subject, []).append(index)
-    kept: list[int] = []
-    for subject, indices in by_subject.items():
-        chooser = random.Random(f"{seed} {subject}")
-        kept += chooser.sample(indices, min(limit, len(indices)))
-    return [questions[index] for index in sorted(kept)]
 
 
 def _mmlu_rows(file: Path) -> Iterator[Question]:
