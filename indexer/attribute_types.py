@@ -17,7 +17,8 @@ _DIGITS = re.compile(r"[+-]?[0-9]{1,25}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?|[+-]?(nan|inf|infinity)", re.I)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIMESTAMP = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?\s?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?"
+    r"\s?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)?"
 )
 
 
@@ -157,13 +158,10 @@ def _to_bool(value: Any) -> bool:
 
 
 def _to_int(value: Any) -> int:
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        number = int(value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
-        number = int(value)
-    else:
+    if isinstance(value, bool) or (isinstance(value, str) and not _DIGITS.fullmatch(value)):
         raise ValueError
-    if not INT64_MIN <= number <= INT64_MAX:
+    number = int(value)
+    if not INT64_MIN <= number <= INT64_MAX or (isinstance(value, float) and value != number):
         raise ValueError
     return number
 
@@ -189,7 +187,9 @@ def _to_string(value: Any) -> str:
 
 def _to_date(value: Any) -> date:
     if isinstance(value, str):
-        return date.fromisoformat(value) if _DATE.fullmatch(value) else parse_timestamp(_timestamp(value)).date()
+        return (
+            date.fromisoformat(value) if _DATE.fullmatch(value) else parse_timestamp(_timestamp(value)).date()
+        )
     if isinstance(value, datetime):
         return _to_utc(value).date()
     if isinstance(value, date):

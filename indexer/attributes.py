@@ -115,7 +115,9 @@ class AttributeInference:
         elif not name.strip() or not name.isprintable():
             reason = f"attribute name {name!r} is empty or holds characters that cannot be shown"
         elif len(name) > MAX_NAME_CHARACTERS:
-            reason = f"attribute name {shown(name)} has {len(name)} characters; at most {MAX_NAME_CHARACTERS} fit"
+            reason = (
+                f"attribute name {shown(name)} has {len(name)} characters; at most {MAX_NAME_CHARACTERS} fit"
+            )
         elif len(self._seen) >= MAX_FIELDS:
             reason = f"attribute {name!r} is one more than the {MAX_FIELDS} a store can have"
         if reason:
@@ -177,6 +179,6 @@ def _a(kind: Kind) -> str:
 
 def _override_remedy(name: str) -> str:
     return (
-        f"Make the values alike, or give the field a type: `{name} = \"string\"` under [attributes] "
+        f'Make the values alike, or give the field a type: `{name} = "string"` under [attributes] '
         f"in the recipe, or --attribute {name}=string."
     )

@@ -12,20 +12,26 @@ _WORD = re.compile(r"\S+")
 _ANY_WORD = re.compile(f"[{_DENSE}]|[{_LOOSE}]{{1,4}}|[^\\s{_DENSE}{_LOOSE}]+")
 _UNSPACED = re.compile(f"[{_DENSE}{_LOOSE}]")
 
+# Looking behind and possessive runs keep this linear on text made of nothing but marks.
 _BOUNDARY = re.compile(
     r"(?P<paragraph>\n[^\S\n]*\n\s*)"
-    r"|(?P<stop>[.!?…]+)[\"'”’»)\]*_]*(?P<gap>\s+)"
+    r"|(?<![.!?…])(?P<stop>[.!?…]++)[\"'”’»)\]*_]*+(?P<gap>\s+)"
     r"|[。！？｡]+[」』”’）〉》]*\s*"
-    r"|[।۔؟။።]+\s+"
+    r"|(?<![।۔؟။።])[।۔؟။።]++\s+"
     r"|\n(?=[^\S\n]*(?:[-*•‣–]|[0-9]{1,3}[.)])\s)"
 )
 _LAST_WORD = re.compile(r"[\w.]+$")
-_NOT_FINAL = frozenset(
-    """adm approx ave bros ca capt cf ch chap co col cpl dept dr ed eds eq eqs esp est et al e.g i.e ex fig figs
-    gen gov hon jan feb mar apr jun jul aug sep sept oct nov dec lt maj messrs mr mrs ms mt no nos op p para
-    pp prof pt ref refs rep rev sec sen sgt sr st supt tab univ v viz vol vols vs""".split()
+_NEVER_FINAL = re.compile(
+    r"adm|al|approx|capt|cf|cpl|dr|e\.g|esp|gen|gov|hon|i\.e|lt|maj|messrs|mr|mrs|ms|mt|prof|rep|rev|"
+    r"sen|sgt|st|supt|viz|vs",
+    re.IGNORECASE,
 )
-_OPEN_END = frozenset(".!?…:;。！？｡।۔؟။።\"'”’»)]」』）")
+_BEFORE_NUMBERS = re.compile(
+    r"apr|art|aug|ca|ch|chap|dec|eq|eqs|feb|fig|figs|jan|jul|jun|mar|no|nos|nov|oct|p|para|pp|ref|refs|"
+    r"sec|sep|sept|tab|vol|vols",
+    re.IGNORECASE,
+)
+_CLOSING = frozenset(".!?…:;。！？｡।۔؟။።\"'”’»)]」』）")
 HEADING_WORDS = 12
 
 
@@ -77,7 +83,7 @@ def _sentence(text: str, start: int, end: int, is_paragraph: bool) -> Iterator[S
     if bare:
         begin = start + len(piece) - len(piece.lstrip())
         words = count_words(bare)
-        is_heading = is_paragraph and words <= HEADING_WORDS and bare[-1] not in _OPEN_END
+        is_heading = is_paragraph and words <= HEADING_WORDS and bare[-1] not in _CLOSING
         yield Sentence(begin, begin + len(bare), words, is_heading)
 
 
@@ -93,4 +99,6 @@ def _is_final(text: str, match: re.Match[str]) -> bool:
     last = word.group()
     if len(last) == 1 and last.isupper() and last != "I":
         return False  # an initial
-    return last.lower() not in _NOT_FINAL
+    if _BEFORE_NUMBERS.fullmatch(last):
+        return not following.isdigit()
+    return not _NEVER_FINAL.fullmatch(last)

@@ -16,12 +16,12 @@ TokenOffsets = Callable[[Sequence[str]], Sequence[NDArray[np.int64]]]
 """Gives the character span of every token of each text, one (n, 2) array a text."""
 
 CHARACTERS_PER_WORD = 12
-_BLOCK_CHARACTERS = 16_384
-_BLOCKS_PER_CALL = 64
+_BLOCK_CHARACTERS = 2_048
+_BLOCKS_PER_CALL = 256
 _GROUPS = 8  # an overlong clause is cut into pieces of one part in so many of a passage
 _LONGEST_CLUSTER = 16
 _LINE = re.compile(r"[^\n]+")
-_CLAUSE_END = re.compile(r"[;:,—]+\s+|[，、；：]\s*")
+_CLAUSE_END = re.compile(r"(?<![;:,—])[;:,—]++\s+|[，、；：]\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +160,11 @@ def _pieces(start: int, end: int, measure: _Measure, level: int) -> Iterator[tup
 _Cut = Callable[[str, int, int, PassageLimits], Iterator[tuple[int, int]]]
 
 
-def _lines(text: str, start: int, end: int, limits: PassageLimits) -> Iterator[tuple[int, int]]:
+def _lines(text: str, start: int, end: int, _: PassageLimits) -> Iterator[tuple[int, int]]:
     return (match.span() for match in _LINE.finditer(text, start, end))
 
 
-def _clauses(text: str, start: int, end: int, limits: PassageLimits) -> Iterator[tuple[int, int]]:
+def _clauses(text: str, start: int, end: int, _: PassageLimits) -> Iterator[tuple[int, int]]:
     for match in _CLAUSE_END.finditer(text, start, end):
         yield start, match.end()
         start = match.end()
@@ -178,7 +178,7 @@ def _word_groups(text: str, start: int, end: int, limits: PassageLimits) -> Iter
         yield group[0][0], group[-1][1]
 
 
-def _words(text: str, start: int, end: int, limits: PassageLimits) -> Iterator[tuple[int, int]]:
+def _words(text: str, start: int, end: int, _: PassageLimits) -> Iterator[tuple[int, int]]:
     return word_spans(text, start, end)
 
 
@@ -191,7 +191,7 @@ def _windows(text: str, start: int, end: int, limits: PassageLimits) -> Iterator
     yield start, end
 
 
-def _halves(text: str, start: int, end: int, limits: PassageLimits) -> Iterator[tuple[int, int]]:
+def _halves(text: str, start: int, end: int, _: PassageLimits) -> Iterator[tuple[int, int]]:
     middle = _between_characters(text, start, (start + end) // 2)
     yield start, middle
     yield middle, end

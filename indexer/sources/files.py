@@ -1,63 +1,17 @@
-"""Find the files of a source and tell their formats by their suffixes."""
+"""Find the files of a source."""
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from compactds.indexer.errors import SourceError
+from compactds.indexer.sources.formats import FORMATS, SUFFIXES, split_suffix
 from compactds.indexer.sources.lines import unreadable
-from compactds.indexer.sources.options import FORMATS, InputFile, SourceOptions
+from compactds.indexer.sources.options import InputFile, SourceOptions
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
-    ".ndjson": "jsonl",
-    ".ndjson.gz": "jsonl",
-    ".ndjson.zst": "jsonl",
-    ".json": "json",
-    ".json.gz": "json",
-    ".json.zst": "json",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".csv.zst": "csv",
-    ".tsv": "csv",
-    ".tsv.gz": "csv",
-    ".tsv.zst": "csv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".html": "html",
-    ".htm": "html",
-    ".pdf": "pdf",
-}
-DOCUMENT_FORMATS = frozenset({"text", "markdown", "html", "pdf"})  # a file is one document
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-def split_suffix(name: str) -> tuple[str, str]:
-    """Return (stem, suffix in lower case) of a file name; a known suffix may have two parts."""
-    lower = name.lower()
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if lower.endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)], suffix
-    path = Path(name)
-    return path.stem, path.suffix.lower()
-
-
-def is_hub_dataset(options: SourceOptions) -> bool:
-    """Tell whether a source is a Hugging Face dataset rather than a file or folder."""
-    if options.format == "huggingface" or options.path.startswith("hf:"):
-        return True
-    if options.format != "auto" or not _HUB_NAME.fullmatch(options.path) or Path(options.path).exists():
-        return False
-    return split_suffix(options.path)[1] not in SUFFIXES
 
 
 def list_input_files(options: SourceOptions) -> list[InputFile]:
@@ -74,7 +28,7 @@ def list_input_files(options: SourceOptions) -> list[InputFile]:
             value=options.format,
             remedy=f"Choose auto or one of {', '.join(FORMATS)}.",
         )
-    if is_hub_dataset(options):
+    if options.is_hub_dataset:
         return []
     path = Path(options.path)
     try:
@@ -87,23 +41,6 @@ def list_input_files(options: SourceOptions) -> list[InputFile]:
     return [_single_file(path, options)]
 
 
-def source_name(options: SourceOptions) -> str:
-    """Return the name of a source: as given, else its folder's or file's name without suffix."""
-    if options.name:
-        return options.name
-    if is_hub_dataset(options):
-        return options.path.removeprefix("hf:")
-    path = Path(options.path)
-    if path.is_dir():
-        return folder_name(path)
-    return split_suffix(path.name)[0]
-
-
-def folder_name(path: Path) -> str:
-    """Return a folder's own name, also when it is given as `.` or ends in `..`."""
-    return path.name if path.name not in ("", "..") else path.resolve().name or "documents"
-
-
 def _single_file(path: Path, options: SourceOptions) -> InputFile:
     kind = options.format
     if kind == "auto":
@@ -112,7 +49,7 @@ def _single_file(path: Path, options: SourceOptions) -> InputFile:
             raise SourceError(
                 f"{path} has the unknown suffix {suffix!r}.",
                 value=str(path),
-                remedy=f"Name its format ({', '.join(FORMATS)}) or rename it; known are {' '.join(SUFFIXES)}.",
+                remedy=f"Name its format: {', '.join(FORMATS)}. Known suffixes are {' '.join(SUFFIXES)}.",
             )
         kind = SUFFIXES[suffix]
     return _input_file(path, path.name, kind)

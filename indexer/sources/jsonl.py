@@ -91,7 +91,9 @@ def _values(file: InputFile) -> Iterator[tuple[int, Any]]:
         buffer, position, number, ended = "", 0, 0, False
         in_array: bool | None = None
         while True:
-            while position < len(buffer) and (buffer[position] in _SPACE or (number and buffer[position] == ",")):
+            while position < len(buffer) and (
+                buffer[position] in _SPACE or (number and buffer[position] == ",")
+            ):
                 position += 1
             if in_array is None and position < len(buffer):
                 in_array = buffer[position] == "["

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compactds.indexer.errors import RecordError
+from compactds.indexer.sources.formats import folder_name, is_hub_name, split_suffix
 
-FORMATS = ("jsonl", "json", "csv", "parquet", "text", "markdown", "html", "pdf", "huggingface")
 FIELDS = ("id", "text", "title", "source", "vector")
 RAW_LIMIT = 10_000  # characters of a broken record that a rejection keeps
 
@@ -19,7 +19,7 @@ class SourceOptions:
     """Say where documents come from and how their records are read.
 
     `path` is a file, a folder, or a Hugging Face dataset (`hf:owner/name`, or `owner/name` where no
-    such local path exists). `format` is "auto" or one of FORMATS. `name` is the source of documents
+    such local path exists). `format` is "auto" or one of formats.FORMATS. `name` is the source of documents
     that name none (default: the file's or folder's name). `fields` maps our names (FIELDS) to record
     keys, with dots for nested ones. `attributes` names those to keep, None keeps all; a name also
     keeps what is nested under it. `allow_empty_text` is for records whose vectors come separately.
@@ -37,6 +37,23 @@ class SourceOptions:
     config: str | None = None
     split: str = "train"
     revision: str | None = None
+
+    @property
+    def is_hub_dataset(self) -> bool:
+        """Tell whether this is a Hugging Face dataset rather than a file or folder."""
+        if self.format == "huggingface" or self.path.startswith("hf:"):
+            return True
+        return self.format == "auto" and is_hub_name(self.path)
+
+    @property
+    def source_name(self) -> str:
+        """Return the source of documents that name none: `name`, else the path's without suffix."""
+        if self.name:
+            return self.name
+        if self.is_hub_dataset:
+            return self.path.removeprefix("hf:")
+        path = Path(self.path)
+        return folder_name(path) if path.is_dir() else split_suffix(path.name)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import numpy as np
 
 from compactds.indexer.documents import Document
 from compactds.indexer.errors import RecordError, SourceError
-from compactds.indexer.sources.files import DOCUMENT_FORMATS, is_hub_dataset, list_input_files, source_name
+from compactds.indexer.sources.files import list_input_files
+from compactds.indexer.sources.formats import DOCUMENT_FORMATS
 from compactds.indexer.sources.jsonl import read_json, read_jsonl
 from compactds.indexer.sources.options import (
     RAW_LIMIT,
@@ -50,9 +51,9 @@ def _rejector(options: SourceOptions, on_reject: OnReject | None) -> Reject:
 
 
 def _documents(options: SourceOptions, reject: Reject) -> Iterator[Document]:
-    name = source_name(options)
+    name = options.source_name
     shapes: dict[tuple[bool, bool], DocumentShape] = {}
-    if is_hub_dataset(options):
+    if options.is_hub_dataset:
         from compactds.indexer.sources.hub import read_hub
 
         shape = DocumentShape(options, name)
@@ -78,10 +79,14 @@ def _shaped(records: Iterator[Record], shape: DocumentShape, reject: Reject) -> 
 def _raw(record: Record) -> str:
     if record.raw is not None:
         return record.raw[:RAW_LIMIT].decode("utf-8", "replace")
-    return json_text({key: value for key, value in record.values.items() if not isinstance(value, np.ndarray)})
+    return json_text(
+        {key: value for key, value in record.values.items() if not isinstance(value, np.ndarray)}
+    )
 
 
-def _records(file: InputFile, options: SourceOptions, shape: DocumentShape, reject: Reject) -> Iterator[Record]:
+def _records(
+    file: InputFile, options: SourceOptions, shape: DocumentShape, reject: Reject
+) -> Iterator[Record]:
     """Return the records of one file; each reader is imported when it is first needed."""
     match file.format:
         case "jsonl":

@@ -27,7 +27,9 @@ _FILE_KEYS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in FIELDS} |
 class DocumentShape:
     """Make documents of the records of one source, all with the same options."""
 
-    def __init__(self, options: SourceOptions, source: str, *, files: bool = False, attributes_are_text: bool = False) -> None:
+    def __init__(
+        self, options: SourceOptions, source: str, *, files: bool = False, attributes_are_text: bool = False
+    ) -> None:
         """Take `source` for documents that name none; `files` tells that each file is one document."""
         self._keys = dict(_FILE_KEYS) if files else record_keys(options)
         self._named = set() if files else set(options.fields)
@@ -87,7 +89,7 @@ class DocumentShape:
         )
 
     def _find(self, values: Mapping[str, Any], field: str) -> tuple[str | None, Any]:
-        """Return the first key of a field that has a value, with the value; else (first key present, None)."""
+        """Return the first key of a field with a value, and the value; else the first key present."""
         present = None
         for key in self._keys[field]:
             if key in values:
@@ -180,7 +182,10 @@ def record_keys(options: SourceOptions) -> dict[str, tuple[str, ...]]:
                 value=name,
                 remedy=f"`fields` maps {', '.join(FIELDS)} to keys of the records.",
             )
-    return {name: (options.fields[name],) if name in options.fields else keys for name, keys in RECORD_KEYS.items()}
+    return {
+        name: (options.fields[name],) if name in options.fields else keys
+        for name, keys in RECORD_KEYS.items()
+    }
 
 
 def _missing(field: str, keys: tuple[str, ...], origin: str) -> RecordError:
