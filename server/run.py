@@ -98,9 +98,10 @@ def bind(settings: ServerSettings) -> socket.socket:
             value=host,
             remedy="Give 127.0.0.1 or an address of this machine.",
         ) from None
-    family, _, _, _, address = found[0]
+    family, kind, protocol, _, address = found[0]
     check_key(settings, str(address[0]))
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol must be named: asyncio turns off Nagle's delay, 40 ms an answer, for TCP alone.
+    listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

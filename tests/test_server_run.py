@@ -133,6 +133,11 @@ def test_with_a_key_every_address_is_bound():
         assert url_of(listener) == f"http://0.0.0.0:{listener.getsockname()[1]}"
 
 
+def test_answers_are_not_held_back_for_a_fuller_packet():
+    with bind(ServerSettings(port=0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # what asyncio sets TCP_NODELAY by
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "127.0.0.1"])
 def test_addresses_of_this_machine_alone_need_no_key(host):
     with bind(ServerSettings(host=host, port=0)) as listener:
