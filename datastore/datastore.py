@@ -97,7 +97,7 @@ class Datastore:
                 self._encoder(spec)
 
     @overload
-    def search(
+    def search(  # type: ignore[overload-overlap]  # text is a sequence of texts, too
         self,
         query: str,
         *,

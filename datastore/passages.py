@@ -7,7 +7,6 @@ away, without decompressing what was not asked for.
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import orjson
@@ -52,9 +51,13 @@ class PassageWriter:
         self._write(rows.slice(0, whole))
         self._pending = rows.slice(whole)
 
-    def close(self) -> None:
-        """Write what is left and the file's footer."""
+    def finish(self) -> None:
+        """Write the rows that do not fill a batch."""
         self._write(self._pending)
+        self._pending = PASSAGE_SCHEMA.empty_table()
+
+    def close(self) -> None:
+        """Write the file's footer and close it."""
         self._writer.close()
 
     def _write(self, rows: pa.Table) -> None:
@@ -66,17 +69,6 @@ class PassageWriter:
             self._writer.write_batch(
                 whole.take(pa.array(range(start, min(start + ROWS_PER_BATCH, len(rows)))))
             )
-
-    def __enter__(self) -> "PassageWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._writer.close()
 
 
 class PassageReader:

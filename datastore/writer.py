@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,7 +42,8 @@ INDEX_FILES = {"flat": "ann.faiss", "ivf": "ann.faiss", "hnsw": "ann.hnsw"}
 class SegmentWriter:
     """Write the row files of a segment into a folder: passages, attributes, exact vectors, lookup.
 
-    Rows are appended in order, in pieces of any size, and leave memory again.
+    Rows are appended in order, in pieces of any size, and leave memory again. A context manager: the
+    files are finished when it ends.
     """
 
     def __init__(self, folder: Path, schema: Schema, *, dimension: int, dtype: str) -> None:
@@ -75,14 +77,22 @@ class SegmentWriter:
         lookup_entries((names[offset].as_py(), self.rows + offset) for offset in firsts).tofile(self._lookup)
         self.rows += len(passages)
 
-    def close(self) -> None:
-        """Finish all row files."""
+    def __enter__(self) -> "SegmentWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish all row files, or just let go of them after an error."""
+        if kind is None:
+            self._passages.finish()
+            self._write_attributes()
         self._passages.close()
-        self._write_attributes()
         self._attributes.close()
         self._vectors.close()
         self._lookup.close()
-        self.documents = sort_lookup(self.folder / DOCUMENTS_FILE)
+        if kind is None:
+            self.documents = sort_lookup(self.folder / DOCUMENTS_FILE)
 
     def open_vectors(self) -> ExactVectors:
         """Open the vectors just written."""

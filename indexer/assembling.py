@@ -49,22 +49,21 @@ def assemble_rows(workspace: Workspace, assembly: Assembly, progress: Progress) 
     shutil.rmtree(workspace.segment, ignore_errors=True)
     workspace.segment.mkdir()
     progress.stage("writing", assembly.passages)
-    writer = SegmentWriter(
+    with SegmentWriter(
         workspace.segment,
         full_schema(assembly.attributes.fields),
         dimension=assembly.exact_encoder.dimension,
         dtype=assembly.exact_dtype,
-    )
-    for number in range(assembly.shards):
-        shard = workspace.read_shard(number)
-        records = [orjson.loads(text) for text in shard.column("attributes").to_pylist()]
-        writer.append(
-            _passages(shard, records, assembly.attributes),
-            _attributes(shard, records, assembly.attributes),
-            workspace.read_vectors(number, "exact"),
-        )
-        progress.advance(len(shard))
-    writer.close()
+    ) as writer:
+        for number in range(assembly.shards):
+            shard = workspace.read_shard(number)
+            records = [orjson.loads(text) for text in shard.column("attributes").to_pylist()]
+            writer.append(
+                _passages(shard, records, assembly.attributes),
+                _attributes(shard, records, assembly.attributes),
+                workspace.read_vectors(number, "exact"),
+            )
+            progress.advance(len(shard))
     return writer
 
 

@@ -23,7 +23,7 @@ from compactds.datastore.writer import publish
 from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
 from compactds.indexer.attributes import AttributeInference
-from compactds.indexer.bundles import bundle, load_build_encoder, publish_bundles
+from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles
 from compactds.indexer.duplicates import drop_duplicates
 from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError, EmptyCorpusError
@@ -235,8 +235,8 @@ class _Build:
             shards=state.shards,
             passages=state.passages,
             attributes=schema,
-            encoder=bundle(specs[0]),
-            exact_encoder=bundle(specs[1]),
+            encoder=bundled(specs[0]),
+            exact_encoder=bundled(specs[1]),
             exact_dtype=dtype,
             plan=plan,
         )

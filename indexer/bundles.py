@@ -1,21 +1,58 @@
 """Encoders that travel inside the store, because no package or hub has them: static models."""
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, load_encoder
-from compactds.datastore.files import FileRecord
+from compactds.datastore.encoders.static import StaticEncoder
+from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder
 from compactds.indexer.workspace import Workspace
+
+ENCODERS_FOLDER = "encoders"
+FINGERPRINT_DIGITS = 16
 
 
 def load_build_encoder(workspace: Workspace, role: str, options: EncoderOptions) -> Encoder:
-    """Load the encoder of a role."""
-    return load_encoder(options)
+    """Load the encoder of a role; a static one is kept in the workspace, to be the same after a resume."""
+    kept = workspace.root / ENCODERS_FOLDER / role
+    encoder = load_encoder(options, bundle_root=kept if kept.exists() else None)
+    if isinstance(encoder, StaticEncoder) and not kept.exists():
+        beside = kept.with_name(f".{role}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        encoder.save(beside)
+        beside.rename(kept)
+    return encoder
 
 
-def bundle(spec: EncoderSpec) -> EncoderSpec:
-    return spec
+def bundled(spec: EncoderSpec) -> EncoderSpec:
+    """Return the spec as the manifest records it: with the folder that carries its model, if one does."""
+    if spec.kind != "static":
+        return spec
+    return replace(spec, bundled=f"{ENCODERS_FOLDER}/{spec.fingerprint[:FINGERPRINT_DIGITS]}")
 
 
 def publish_bundles(workspace: Workspace, out: Path, specs: Sequence[EncoderSpec]) -> dict[str, FileRecord]:
-    return {}
+    """Move kept models into the store; return the record of every file, by its path in the store.
+
+    A model whose folder is there already is the same by its fingerprint, and stays.
+    """
+    for spec, role in zip(specs, ("ann", "exact"), strict=True):
+        kept = workspace.root / ENCODERS_FOLDER / role
+        if spec.bundled is None or not kept.exists():
+            continue
+        target = out / spec.bundled
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            for path in sorted(kept.rglob("*")):
+                sync_file(path)
+            kept.rename(target)
+            sync_folder(target.parent)
+    folders = {out / spec.bundled for spec in specs if spec.bundled is not None}
+    return {
+        path.relative_to(out).as_posix(): record_file(path)
+        for folder in sorted(folders)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -145,7 +145,8 @@ def _open_npy(path: Path, records: int) -> Vectors:
         ) from error
     if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
         raise BuildError(
-            f"{path} holds {rows.dtype} of shape {rows.shape}, expected floats of shape (records, dimension).",
+            f"{path} holds {rows.dtype} of shape {rows.shape}, expected floats of shape "
+            "(records, dimension).",
             value=str(rows.shape),
             remedy="Save a two-dimensional array of float16 or float32.",
         )

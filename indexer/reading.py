@@ -19,7 +19,6 @@ from compactds.indexer.errors import BuildError
 from compactds.indexer.passages import Passager
 from compactds.indexer.progress import Progress
 from compactds.indexer.sources import Rejection, SourceOptions, read_documents
-from compactds.indexer.sources.files import source_name
 from compactds.indexer.workspace import Workspace
 
 SHARD_PASSAGES = 2_048
@@ -132,7 +131,7 @@ class _Reading:
         for options in self._sources[finished:]:
             resumed = len(self._state.sources) > finished
             if not resumed:
-                self._state.sources.append(SourceCount(source_name(options)))
+                self._state.sources.append(SourceCount(options.source_name))
             count = self._state.sources[finished]
             for document in self._documents(options, count):
                 self._add(document, ordinal + count.records - 1, count)

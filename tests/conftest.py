@@ -21,15 +21,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised sentence-transformers model of 16 dimensions and 32 tokens, on disk."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     root = tmp_path_factory.mktemp("model")
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(code) for code in range(33, 127)]
     pieces = specials + WORDS + letters + [f"##{letter}" for letter in letters]
-    (root / "vocab.txt").write_text("\n".join(dict.fromkeys(pieces)) + "\n")
-    tokenizer = BertTokenizerFast(str(root / "vocab.txt"), model_max_length=32)
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=32)
     torch.manual_seed(7)
     config = BertConfig(
         vocab_size=len(tokenizer),

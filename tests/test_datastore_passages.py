@@ -1,6 +1,7 @@
 """Passages come back by row as they were written, and by id through the lookup."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import orjson
@@ -10,6 +11,15 @@ import pytest
 from compactds.datastore.errors import DamagedStoreError
 from compactds.datastore.lookup import DocumentLookup, lookup_entries, sort_lookup
 from compactds.datastore.passages import PASSAGE_SCHEMA, ROWS_PER_BATCH, PassageReader, PassageWriter
+
+
+@contextmanager
+def written(path):
+    writer = PassageWriter(path)
+    yield writer
+    writer.finish()
+    writer.close()
+
 
 TEXTS = ["", "plain", "žluťoučký 🐎 \u200b", "line\nline", "x" * 100_000]
 
@@ -37,7 +47,7 @@ def rows(count: int) -> pa.Table:
 def test_every_row_comes_back_whatever_the_pieces_it_came_in(tmp_path, pieces):
     table = rows(100)
     start = 0
-    with PassageWriter(tmp_path / "p.arrow") as writer:
+    with written(tmp_path / "p.arrow") as writer:
         for piece in pieces:
             writer.append(table.slice(start, piece))
             start += piece
@@ -54,16 +64,16 @@ def test_every_row_comes_back_whatever_the_pieces_it_came_in(tmp_path, pieces):
 
 def test_the_pieces_leave_no_trace_in_the_file(tmp_path):
     table = rows(100)
-    with PassageWriter(tmp_path / "a") as one:
+    with written(tmp_path / "a") as one:
         one.append(table)
-    with PassageWriter(tmp_path / "b") as many:
+    with written(tmp_path / "b") as many:
         for start in range(0, 100, 9):
             many.append(table.slice(start, 9))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_threads_read_at_once(tmp_path):
-    with PassageWriter(tmp_path / "p.arrow") as writer:
+    with written(tmp_path / "p.arrow") as writer:
         writer.append(rows(400))
     reader = PassageReader(tmp_path / "p.arrow")
     with ThreadPoolExecutor(16) as pool:
@@ -74,7 +84,7 @@ def test_threads_read_at_once(tmp_path):
 
 def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "p.arrow"
-    with PassageWriter(path) as writer:
+    with written(path) as writer:
         writer.append(rows(100))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DamagedStoreError, match=r"p\.arrow cannot be read"):
@@ -83,7 +93,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 def test_a_damaged_batch_is_an_error_and_not_a_wrong_passage(tmp_path):
     path = tmp_path / "p.arrow"
-    with PassageWriter(path) as writer:
+    with written(path) as writer:
         writer.append(rows(16))
     content = bytearray(path.read_bytes())
     middle = content.index(b"\x28\xb5\x2f\xfd")  # the first zstd frame

@@ -1,0 +1,440 @@
+"""A build turns records into a store, goes on after an interruption, and never leaves half of one."""
+
+import errno
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compactds.configs.recipe import Recipe, recipe_for
+from compactds.datastore import Datastore
+from compactds.datastore.ann.choose import BudgetError
+from compactds.datastore.encoders import EncoderOptions, load_encoder
+from compactds.datastore.errors import DamagedStoreError, PassageNotFoundError, StoreBusyError
+from compactds.datastore.verify import verify
+from compactds.filters import FieldType
+from compactds.indexer.build import build
+from compactds.indexer.errors import (
+    AttributeTypeError,
+    BuildError,
+    DuplicateIdError,
+    EmptyCorpusError,
+    RecordError,
+    SourceError,
+)
+from compactds.indexer.progress import LoggedProgress
+from compactds.indexer.workspace import locked
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model):
+    return load_encoder(EncoderOptions(model=str(tiny_model), dtype="float32"))
+
+
+@pytest.fixture
+def corpus(tmp_path, records, write_jsonl) -> Path:
+    return write_jsonl(tmp_path / "corpus.jsonl", records)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr("compactds.indexer.reading.SHARD_PASSAGES", 40)
+
+
+def recipe(path: Path, tiny_model: Path, **changes) -> Recipe:
+    return recipe_for([str(path)], {"encoder.model": str(tiny_model), "encoder.dtype": "float32", **changes})
+
+
+def content(store: Path) -> dict[str, bytes]:
+    """Return all of a store but what tells the time."""
+    files = {}
+    for path in sorted(store.rglob("*")):
+        if path.is_file() and path.name not in ("ledger.json", "manifest.json", ".build.lock"):
+            files[str(path.relative_to(store))] = path.read_bytes()
+    manifest = json.loads((store / "manifest.json").read_text())
+    for segment in manifest["segments"]:
+        del segment["files"]["ledger.json"]
+        segment["calibration"] = [point | {"milliseconds": 0} for point in segment["calibration"]]
+    del manifest["created"], manifest["checksum"], manifest["recipe"]["key"]
+    files["manifest"] = json.dumps(manifest).encode()
+    return files
+
+
+def passages_of(store: Datastore, document_id: str):
+    """Yield a document's passages, in order."""
+    for position in itertools.count():
+        try:
+            yield store.get(f"{document_id}#{position}")
+        except PassageNotFoundError:
+            return
+
+
+class StopAfter(LoggedProgress):
+    """Interrupt the build after a number of steps, as Ctrl-C would."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.notes: list[str] = []
+
+    def stage(self, name, total):
+        self._step()
+
+    def advance(self, amount):
+        self._step()
+
+    def note(self, message):
+        self.notes.append(message)
+
+    def _step(self) -> None:
+        self.steps -= 1
+        if self.steps == 0:
+            raise KeyboardInterrupt
+
+
+def test_every_document_is_in_the_store_with_its_text_and_attributes(
+    tmp_path, corpus, records, tiny_model, encoder
+):
+    result = build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    assert (result.documents, result.rejected, result.duplicates, result.truncated) == (60, 0, 0, 0)
+    assert result.passages > 60
+    with Datastore.open(tmp_path / "store", encoder=encoder) as store:
+        assert store.manifest.passages == result.passages
+        for record in records:
+            passages = list(passages_of(store, str(record["id"])))
+            for passage in passages:
+                assert record["text"][passage.start : passage.end] == passage.text
+                assert passage.attributes["tags"] == record["tags"]
+                assert passage.attributes.get("year") == record.get("year")
+                assert passage.attributes["date"] == record["date"]
+                assert passage.source == record["source"]
+            assert " ".join(passage.text for passage in passages).split() == record["text"].split()
+    assert verify(tmp_path / "store") == []
+    assert not (tmp_path / "store" / ".build").exists()
+
+
+def test_attributes_get_the_types_of_their_values(tmp_path, corpus, tiny_model, encoder):
+    build(recipe(corpus, tiny_model, attributes={"year": "string"}), tmp_path / "store", encoder=encoder)
+    with Datastore.open(tmp_path / "store", encoder=encoder) as store:
+        assert store.schema.fields["year"] is FieldType.STRING
+        assert store.schema.fields["date"] is FieldType.DATE
+        assert store.schema.fields["seen"] is FieldType.TIMESTAMP
+        assert store.schema.fields["weight"] is FieldType.FLOAT64
+        assert store.schema.fields["open"] is FieldType.BOOL
+        assert store.schema.fields["tags"] is FieldType.STRING_LIST
+        assert store.schema.fields["pages"] is FieldType.INT64_LIST
+        assert store.count("year = '1995'") > 0
+
+
+def test_an_interrupted_build_goes_on_and_ends_in_the_same_store(tmp_path, corpus, tiny_model, encoder):
+    wanted = recipe(corpus, tiny_model)
+    build(wanted, tmp_path / "straight", encoder=encoder)
+    expected = content(tmp_path / "straight")
+    interrupted = 0
+    for steps in (1, 30, 64, 66, 69, 72, 75, 77):
+        out = tmp_path / f"out-{steps}"
+        progress = StopAfter(steps)
+        try:
+            build(wanted, out, progress=progress, encoder=encoder)
+        except KeyboardInterrupt:
+            interrupted += 1
+            assert not (out / "manifest.json").exists()
+            progress = StopAfter(-1)
+            result = build(wanted, out, progress=progress, encoder=encoder)
+            assert result.resumed
+            assert progress.notes[0].startswith("Going on")
+        assert content(out) == expected, steps
+    assert interrupted >= 6
+
+
+def test_it_can_be_interrupted_again_and_again(tmp_path, corpus, tiny_model, encoder):
+    wanted = recipe(corpus, tiny_model)
+    build(wanted, tmp_path / "straight", encoder=encoder)
+    for steps in (50, 63, 64, 67, 68, 70):
+        try:
+            build(wanted, tmp_path / "store", progress=StopAfter(steps), encoder=encoder)
+        except KeyboardInterrupt:
+            continue
+    build(wanted, tmp_path / "store", encoder=encoder)
+    assert content(tmp_path / "store") == content(tmp_path / "straight")
+
+
+def test_a_changed_recipe_starts_over(tmp_path, corpus, tiny_model, encoder):
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(66), encoder=encoder)
+    changed = recipe(corpus, tiny_model, **{"passages.words": 6, "passages.min_words": 1})
+    assert not build(changed, tmp_path / "store", encoder=encoder).resumed
+
+
+def test_an_unchanged_store_is_left_alone(tmp_path, corpus, tiny_model, encoder):
+    wanted = recipe(corpus, tiny_model)
+    build(wanted, tmp_path / "store", encoder=encoder)
+    before = (tmp_path / "store" / "manifest.json").read_bytes()
+    assert build(wanted, tmp_path / "store", encoder=encoder).unchanged
+    assert (tmp_path / "store" / "manifest.json").read_bytes() == before
+
+
+def test_a_damaged_store_is_built_again_though_its_inputs_are_unchanged(
+    tmp_path, corpus, tiny_model, encoder
+):
+    wanted = recipe(corpus, tiny_model)
+    build(wanted, tmp_path / "store", encoder=encoder)
+    next((tmp_path / "store").glob("segments/*/exact.f16")).write_bytes(b"")
+    assert not build(wanted, tmp_path / "store", encoder=encoder).unchanged
+    assert verify(tmp_path / "store") == []
+
+
+def test_the_old_store_answers_until_the_new_one_is_published(
+    tmp_path, corpus, records, write_jsonl, tiny_model, encoder
+):
+    build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    write_jsonl(corpus, records[:20])
+    with Datastore.open(tmp_path / "store", encoder=encoder) as old:
+        with pytest.raises(KeyboardInterrupt):
+            build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(23), encoder=encoder)
+        with Datastore.open(tmp_path / "store", encoder=encoder) as still:
+            assert still.manifest.documents == 60
+        build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+        assert len(old.search("light of the star", k=5, where="subject = 'law'")) == 5
+    with Datastore.open(tmp_path / "store", encoder=encoder) as new:
+        assert new.manifest.documents == 20
+    assert len(list((tmp_path / "store" / "segments").iterdir())) == 1
+
+
+def test_two_builds_of_one_store_do_not_meet(tmp_path, corpus, tiny_model, encoder):
+    with locked(tmp_path / "store"), pytest.raises(StoreBusyError, match="another build"):
+        build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path, corpus, tiny_model, encoder):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(BuildError, match=r"thesis\.tex"):
+        build(recipe(corpus, tiny_model), tmp_path / "home", encoder=encoder)
+
+
+@pytest.mark.parametrize("stage", ["write_shard", "write_vectors"])
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path, corpus, tiny_model, encoder, monkeypatch, stage):
+    from compactds.indexer.workspace import Workspace
+
+    whole = getattr(Workspace, stage)
+    calls = []
+
+    def full(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Workspace, stage, full)
+    with pytest.raises(BuildError, match="no space left on the disk"):
+        build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    result = build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    assert result.resumed
+    build(recipe(corpus, tiny_model), tmp_path / "straight", encoder=encoder)
+    assert content(tmp_path / "store") == content(tmp_path / "straight")
+
+
+def test_ctrl_c_at_the_command_line_leaves_work_that_is_gone_on_with(tmp_path, corpus, tiny_model):
+    code = (
+        "import sys, os, signal\n"
+        "from pathlib import Path\n"
+        "from compactds.configs.recipe import recipe_for\n"
+        "from compactds.indexer import reading\n"
+        "from compactds.indexer.build import build\n"
+        "from compactds.indexer.progress import LoggedProgress\n"
+        "reading.SHARD_PASSAGES = 40\n"
+        "class Kill(LoggedProgress):\n"
+        "    def stage(self, name, total):\n"
+        "        if name.startswith('encoding'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build(recipe_for([sys.argv[1]], {'encoder.model': sys.argv[2], 'encoder.dtype': 'float32'}),"
+        " Path(sys.argv[3]), progress=Kill())\n"
+    )
+    arguments = [sys.executable, "-c", code, str(corpus), str(tiny_model), str(tmp_path / "store")]
+    done = subprocess.run(arguments, check=False, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    result = build(recipe(corpus, tiny_model), tmp_path / "store")
+    assert result.resumed
+    assert verify(tmp_path / "store") == []
+
+
+class TestBadInput:
+    def test_an_empty_corpus(self, tmp_path, tiny_model, encoder):
+        (tmp_path / "empty.jsonl").write_text("")
+        with pytest.raises(EmptyCorpusError, match="no documents"):
+            build(recipe(tmp_path / "empty.jsonl", tiny_model), tmp_path / "store", encoder=encoder)
+        assert not (tmp_path / "store" / "manifest.json").exists()
+
+    def test_a_missing_file(self, tmp_path, tiny_model, encoder):
+        with pytest.raises(SourceError, match=r"absent\.jsonl"):
+            build(recipe(tmp_path / "absent.jsonl", tiny_model), tmp_path / "store", encoder=encoder)
+
+    def test_invalid_json_names_the_line(self, tmp_path, corpus, tiny_model, encoder):
+        corpus.write_text(corpus.read_text() + "{broken\n")
+        with pytest.raises(RecordError, match=r"corpus\.jsonl:61"):
+            build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+
+    def test_invalid_records_can_be_skipped_and_are_listed(self, tmp_path, corpus, tiny_model, encoder):
+        lines = corpus.read_text().splitlines()
+        lines[10:10] = ["{broken", '{"id": "no text"}']
+        corpus.write_text("\n".join(lines))
+        wanted = recipe(corpus, tiny_model, skip_invalid=True)
+        assert build(wanted, tmp_path / "store", encoder=encoder).rejected == 2
+        (rejects,) = (tmp_path / "store").glob("segments/*/rejects.jsonl")
+        origins = [json.loads(line)["origin"] for line in rejects.read_text().splitlines()]
+        assert [origin.rpartition(":")[2] for origin in origins] == ["11", "12"]
+
+    def test_skipped_records_are_counted_once_across_interruptions(
+        self, tmp_path, corpus, tiny_model, encoder
+    ):
+        lines = corpus.read_text().splitlines()
+        for place in (50, 30, 5):
+            lines.insert(place, "{broken")
+        corpus.write_text("\n".join(lines))
+        wanted = recipe(corpus, tiny_model, skip_invalid=True)
+        build(wanted, tmp_path / "straight", encoder=encoder)
+        with pytest.raises(KeyboardInterrupt):
+            build(wanted, tmp_path / "store", progress=StopAfter(45), encoder=encoder)
+        assert build(wanted, tmp_path / "store", encoder=encoder).rejected == 3
+        assert content(tmp_path / "store") == content(tmp_path / "straight")
+
+    def test_two_documents_with_one_id(self, tmp_path, records, write_jsonl, tiny_model, encoder):
+        path = write_jsonl(tmp_path / "twice.jsonl", [*records, {"id": "doc/3", "text": "Another."}])
+        with pytest.raises(DuplicateIdError, match=r"doc/3.*twice\.jsonl:4 and .*twice\.jsonl:61"):
+            build(recipe(path, tiny_model), tmp_path / "store", encoder=encoder)
+
+    def test_an_attribute_that_changes_type(self, tmp_path, records, write_jsonl, tiny_model, encoder):
+        path = write_jsonl(tmp_path / "c.jsonl", [*records, {"text": "Another.", "year": "long ago"}])
+        with pytest.raises(AttributeTypeError, match=r"c\.jsonl:61.*year"):
+            build(recipe(path, tiny_model), tmp_path / "store", encoder=encoder)
+
+    def test_a_memory_budget_too_small_is_told_before_encoding(self, tmp_path, corpus, tiny_model, encoder):
+        wanted = recipe(corpus, tiny_model, **{"index.memory": "1KB"})
+        with pytest.raises(BudgetError, match="Give at least"):
+            build(wanted, tmp_path / "store", encoder=encoder)
+        assert not list(tmp_path.glob("store/.build/shards/*.npy"))
+
+    def test_a_damaged_manifest_is_not_overwritten(self, tmp_path, corpus, tiny_model, encoder):
+        build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+        (tmp_path / "store" / "manifest.json").write_text("{")
+        with pytest.raises(BuildError, match="cannot be read"):
+            build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+        with pytest.raises(DamagedStoreError):
+            Datastore.open(tmp_path / "store")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_that_cannot_be_written(self, tmp_path, corpus, tiny_model, encoder):
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(BuildError, match="cannot write"):
+            build(recipe(corpus, tiny_model), tmp_path / "locked" / "store", encoder=encoder)
+
+    def test_a_file_where_the_store_should_go(self, tmp_path, corpus, tiny_model, encoder):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(BuildError, match="cannot write"):
+            build(recipe(corpus, tiny_model), tmp_path / "file", encoder=encoder)
+
+
+class TestDuplicates:
+    def test_documents_without_ids_that_are_the_same_are_kept_once(
+        self, tmp_path, records, write_jsonl, tiny_model, encoder
+    ):
+        bare = [{key: value for key, value in record.items() if key != "id"} for record in records]
+        path = write_jsonl(tmp_path / "bare.jsonl", [*bare, *bare[5:9], bare[5]])
+        result = build(recipe(path, tiny_model), tmp_path / "store", encoder=encoder)
+        assert (result.documents, result.duplicates) == (60, 5)
+        write_jsonl(path, bare)
+        build(recipe(path, tiny_model), tmp_path / "once", encoder=encoder)
+        segments = [next((tmp_path / name / "segments").iterdir()) for name in ("store", "once")]
+        passages = [(segment / "passages.arrow").read_bytes() for segment in segments]
+        assert passages[0] == passages[1]
+
+
+class TestReadyMadeVectors:
+    @pytest.fixture
+    def vectors(self, tmp_path) -> np.ndarray:
+        made = np.random.default_rng(2).standard_normal((60, 8)).astype(np.float32)
+        made /= np.linalg.norm(made, axis=1, keepdims=True)
+        np.save(tmp_path / "vectors.npy", made)
+        return made
+
+    def test_row_i_belongs_to_record_i(self, tmp_path, corpus, records, vectors):
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
+        result = build(wanted, tmp_path / "store")
+        assert result.passages == 60
+        with Datastore.open(tmp_path / "store") as store:
+            for record, vector in zip(records, vectors, strict=True):
+                hit = store.search(vectors=vector, k=1)[0]
+                assert hit.passage.document_id == record["id"]
+                assert hit.score == pytest.approx(1, abs=2e-3)
+
+    def test_they_stay_with_their_records_when_one_is_skipped(self, tmp_path, corpus, vectors):
+        lines = corpus.read_text().splitlines()
+        lines[7] = "{broken"
+        corpus.write_text("\n".join(lines))
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy"), "skip_invalid": True})
+        build(wanted, tmp_path / "store")
+        with Datastore.open(tmp_path / "store") as store:
+            assert store.search(vectors=vectors[50], k=1)[0].passage.document_id == "doc/50"
+            assert store.search(vectors=vectors[7], k=1)[0].score < 0.99
+
+    def test_they_can_come_in_the_records(self, tmp_path, records, write_jsonl, vectors):
+        rows = [
+            {**record, "embedding": vector.tolist()} for record, vector in zip(records, vectors, strict=True)
+        ]
+        path = write_jsonl(tmp_path / "with.jsonl", rows)
+        build(recipe_for([str(path)], {"sources.vector": "embedding"}), tmp_path / "store")
+        with Datastore.open(tmp_path / "store") as store:
+            assert "embedding" not in store.schema
+            assert store.search(vectors=vectors[33], k=1)[0].passage.document_id == "doc/33"
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda v: v[:-1], "59 vectors, the sources 60 records"),
+            (lambda v: v[0], "expected floats of shape"),
+            (lambda v: v.astype(np.int64), "expected floats of shape"),
+            (lambda v: np.where(np.arange(60)[:, None] == 3, np.nan, v), "1 vectors are zero or not finite"),
+            (lambda v: np.where(np.arange(60)[:, None] < 5, 0, v), r"5 vectors .* 1, 2, 3 and 2 more"),
+            (lambda v: v * np.float32(1e6), "beyond float16"),
+        ],
+    )
+    def test_bad_vectors_are_refused(self, tmp_path, corpus, vectors, change, message):
+        np.save(tmp_path / "vectors.npy", change(vectors))
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
+        with pytest.raises(BuildError, match=message):
+            build(wanted, tmp_path / "store")
+
+    def test_a_file_that_is_no_array_is_refused(self, tmp_path, corpus):
+        (tmp_path / "vectors.npy").write_bytes(b"PK nothing")
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
+        with pytest.raises(BuildError, match="cannot read vectors"):
+            build(wanted, tmp_path / "store")
+
+    def test_a_named_encoder_must_have_their_dimension(self, tmp_path, corpus, tiny_model, encoder, vectors):
+        wanted = recipe(corpus, tiny_model, vectors=str(tmp_path / "vectors.npy"))
+        with pytest.raises(BuildError, match="8 dimensions"):
+            build(wanted, tmp_path / "store", encoder=encoder)
+
+
+def test_long_passages_kept_whole_are_counted_as_truncated(tmp_path, corpus, tiny_model, encoder):
+    wanted = recipe(corpus, tiny_model, **{"passages.split": False})
+    result = build(wanted, tmp_path / "store", encoder=encoder)
+    assert result.passages == 60
+    assert result.truncated > 20
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_other_kinds_of_index_are_calibrated(tmp_path, corpus, tiny_model, encoder, kind):
+    build(recipe(corpus, tiny_model, **{"index.kind": kind}), tmp_path / "store", encoder=encoder)
+    with Datastore.open(tmp_path / "store", encoder=encoder) as store:
+        (segment,) = store.describe()["segments"]
+        assert segment["index"]["kind"] == kind
+        assert segment["calibration"][-1]["recall"] > 0.9
+        exact = store.search("light of the star", k=5, recall=1.0)
+        assert store.search("light of the star", k=5)[0].passage.id == exact[0].passage.id
