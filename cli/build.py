@@ -13,6 +13,7 @@ from compactds.cli.progress import progress
 
 if TYPE_CHECKING:
     from compactds.configs.recipe import Recipe
+    from compactds.datastore.encoders import Encoder
     from compactds.indexer.build import BuildResult
 
 
@@ -84,13 +85,16 @@ def build(
         _summarise(result)
 
 
-def run(recipe: "Recipe", out: Path) -> "BuildResult":
-    """Build with progress on standard error; say how to go on when it is stopped."""
+def run(recipe: "Recipe", out: Path, *, encoder: "Encoder | None" = None) -> "BuildResult":
+    """Build with progress on standard error; say how to go on when it is stopped.
+
+    `encoder` is used in place of loading the recipe's.
+    """
     from compactds.indexer.build import build as build_store
 
     try:
         with progress() as shown:
-            return build_store(recipe, out, progress=shown)
+            return build_store(recipe, out, progress=shown, encoder=encoder)
     except KeyboardInterrupt as stop:
         warn("stopped; run the same command again to go on from here")
         raise typer.Exit(STOPPED) from stop

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compactds.cli.build import run
 from compactds.cli.output import clean, say, warn
-from compactds.cli.progress import progress
 from compactds.cli.serve import curl
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def demo(
         warn(f"serving {out} at {url}")
         _ask(url)
         _show_how_to_go_on(url, out)
-        if not once and sys.stdin.isatty() and sys.stdout.isatty():
+        if not once and _on_terminal():
             say("Serving until Ctrl-C.", bold=True)
             _wait()
 
@@ -51,12 +51,10 @@ def _build(recipe: "Recipe", out: Path) -> "Datastore":
     """Build the store unless it is up to date, and open it; both use one encoder, loaded once."""
     from compactds.datastore import Datastore
     from compactds.datastore.encoders import EncoderOptions, load_encoder
-    from compactds.indexer.build import build
 
-    with progress() as shown:
-        shown.stage("loading encoder", None)
-        encoder = load_encoder(EncoderOptions(**recipe.encoder.model_dump()))
-        result = build(recipe, out, progress=shown, encoder=encoder)
+    warn("loading the encoder …")
+    encoder = load_encoder(EncoderOptions(**recipe.encoder.model_dump()))
+    result = run(recipe, out, encoder=encoder)
     if not result.unchanged:
         warn(f"built {out}: {result.passages:,} passages in {result.seconds:.1f} s")
     return Datastore.open(out, encoder=encoder)
@@ -110,6 +108,10 @@ def _show_how_to_go_on(url: str, out: Path) -> None:
         "        print(hit.score, hit.passage.title)",
     ):
         say(f"    {line}")
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _wait() -> None:

@@ -45,7 +45,7 @@ def _sections(
         "built": f"{store['created']} by {store['software']}",
         "format": str(store["format"]),
     }
-    yield store["name"], table([(f"{name}:", value) for name, value in facts.items()])
+    yield store["name"], [f"{name:<10} {value}" for name, value in facts.items()]
     yield (
         "encoders",
         table(list(_encoders(store)), header=("stage", "model", "kind", "dimension", "fingerprint")),
@@ -76,7 +76,25 @@ def _sections(
         ),
     )
     for ledger in ledgers:
-        yield "ledger", list(_flat(ledger))
+        yield from _ledger(ledger)
+
+
+def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield a table for each list of records in a ledger, and a line for everything else."""
+    lines = []
+    for name, value in ledger.items():
+        if isinstance(value, list) and value:
+            columns = list(value[0])
+            yield name, table([[_shown(row.get(key)) for key in columns] for row in value], header=columns)
+        elif isinstance(value, Mapping):
+            lines.append(f"{name}: " + ", ".join(f"{key} {_shown(item)}" for key, item in value.items()))
+        else:
+            lines.append(f"{name}: {_shown(value)}")
+    yield "build", lines
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def _encoders(store: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -85,19 +103,3 @@ def _encoders(store: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for stage, key in stages.items():
         spec = store[key]
         yield stage, spec["model"] or "none", spec["kind"], str(spec["dimension"]), spec["fingerprint"][:12]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[str]:
-    """Yield one line per value of nested JSON data: `sources.0.records: 12`."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _flat(item, f"{prefix}{name}.")
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _flat(item, f"{prefix}{number}.")
-    else:
-        yield (
-            f"{prefix.removesuffix('.')}: {value:,}"
-            if type(value) is int
-            else f"{prefix.removesuffix('.')}: {value}"
-        )

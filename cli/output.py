@@ -34,20 +34,15 @@ def clean(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> list[str]:
-    """Return lines with columns aligned: numbers to the right, all else to the left."""
-    everything = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
-    if not everything:
-        return []
-    widths = [max(len(clean(cell)) for cell in column) for column in zip(*everything, strict=True)]
-    lines = []
-    for row in everything:
-        cells = [
-            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
-            for cell, width in zip(map(clean, row), widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+def table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> list[str]:
+    """Return lines with columns aligned: those that hold only numbers to the right, all else to the left."""
+    columns = [[clean(cell) for cell in column] for column in zip(header, *rows, strict=True)]
+    aligned = []
+    for title, *cells in columns:
+        width = max(map(len, (title, *cells)))
+        numbers = bool(cells) and all(cell[:1].isdigit() for cell in cells)
+        aligned.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in (title, *cells)])
+    return ["  ".join(line).rstrip() for line in zip(*aligned, strict=True)]
 
 
 def _encodable(text: str, encoding: str | None) -> str:

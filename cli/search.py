@@ -60,7 +60,9 @@ def _open(store: str) -> AbstractContextManager[Any]:
         return Client(store, api_key=os.environ.get(KEY_VARIABLE) or None)
     from compactds.datastore import Datastore
 
-    return Datastore.open(store)
+    engine = Datastore.open(store)
+    engine.load_encoders()  # so that the time a search takes is that of the search
+    return engine
 
 
 def _condition(where: str | None) -> Mapping[str, Any] | str | None:

@@ -54,5 +54,5 @@ def test_a_table_aligns_numbers_right_and_words_left():
         "a              1",
         "long name  1,000",
     ]
-    assert table([]) == []
-    assert table([("a\nb", "c")]) == ["a b  c"]
+    assert table([("a\nb", "1"), ("", "none")], header=("x", "y")) == ["x    y", "a b  1", "     none"]
+    assert table([], header=("name", "count")) == ["name  count"]

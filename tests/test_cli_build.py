@@ -1,0 +1,185 @@
+"""`compactds build`: flags become a recipe, a stopped build says how to go on, results are reported."""
+
+import importlib
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from compactds.cli.main import app
+from compactds.configs.recipe import EncoderConfig
+from compactds.indexer.build import BuildResult
+
+build_module = importlib.import_module("compactds.indexer.build")
+
+RESULT = BuildResult(
+    path=Path("store"),
+    documents=3,
+    passages=1200,
+    seconds=2.0,
+    resumed=False,
+    unchanged=False,
+    rejected=0,
+    duplicates=0,
+    truncated=0,
+    index="flat",
+    peak_rss_bytes=1_500_000_000,
+    bytes_per_passage=910.4,
+)
+
+runner = CliRunner()
+
+
+def run(*arguments):
+    return runner.invoke(app, ["build", *map(str, arguments)], prog_name="compactds")
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Replace the build by one that notes its recipe and returns `built.result`."""
+
+    class Built:
+        result = RESULT
+        recipe = None
+        out = None
+
+    def build(recipe, out, *, progress, encoder):
+        Built.recipe, Built.out = recipe, out
+        progress.stage("reading", None)
+        progress.advance(3)
+        if isinstance(Built.result, BaseException):
+            raise Built.result
+        return Built.result
+
+    monkeypatch.setattr(build_module, "build", build)
+    return Built
+
+
+def with_result(built, **changes):
+    built.result = BuildResult(**{name: getattr(RESULT, name) for name in RESULT.__slots__} | changes)
+
+
+def test_every_flag_reaches_the_recipe(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(
+        *("a.jsonl", "b", "--out", "store", "--name", "mine", "--encoder", "e5", "--exact-encoder", "gte"),
+        *("--index", "ivf", "--memory", "1GB", "--words", "100", "--no-split", "--skip-invalid"),
+        *("--attribute", "year=int64", "--attribute", "a=b=date"),
+    )
+    assert done.exit_code == 0
+    recipe = built.recipe
+    assert built.out == Path("store")
+    assert [source.path for source in recipe.sources] == [str(tmp_path / "a.jsonl"), str(tmp_path / "b")]
+    assert recipe.name == "mine"
+    assert recipe.encoder == EncoderConfig(model="e5")
+    assert recipe.exact_encoder == EncoderConfig(model="gte")
+    assert (recipe.index.kind, recipe.index.memory_bytes) == ("ivf", 10**9)
+    assert (recipe.passages.words, recipe.passages.split) == (100, False)
+    assert recipe.skip_invalid
+    assert recipe.attributes == {"year": "int64", "a=b": "date"}
+
+
+def test_ready_made_vectors_reach_the_recipe(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("a.jsonl", "--out", "store", "--vectors", "v.npy")
+    assert built.recipe.vectors == tmp_path / "v.npy"
+    run("a.jsonl", "--out", "store", "--vector-field", "embedding")
+    assert built.recipe.sources[0].vector == "embedding"
+
+
+def test_flags_win_over_a_recipe(built, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[[sources]]\npath = "a"\n[passages]\nwords = 99\n[index]\nkind = "flat"\n')
+    run(recipe, "-o", "store", "--words", "50")
+    assert (built.recipe.passages.words, built.recipe.index.kind) == (50, "flat")
+    assert not built.recipe.skip_invalid
+
+
+def test_the_printed_recipe_builds_the_same(built, tmp_path):
+    printed = run("a.jsonl", "--print-recipe", "--words", "50", "--attribute", "year=int64")
+    assert built.recipe is None
+    assert tomllib.loads(printed.stdout)["passages"]["words"] == 50
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(printed.stdout)
+    assert run(recipe, "--print-recipe").stdout == printed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a"], "name the folder of the store"),
+        (["a", "-o", "s", "--attribute", "year"], "'year' is not NAME=TYPE"),
+        (["a", "-o", "s", "--attribute", "=int64"], "'=int64' is not NAME=TYPE"),
+        (["a", "-o", "s", "--attribute", "year=int"], "command line: 'year' in [attributes] is 'int'"),
+        (["a", "-o", "s", "--memory", "12XB"], "command line: 'memory' in [index] is '12XB'"),
+        (["a", "-o", "s", "--words", "0"], "--words"),
+        (["absent.toml", "-o", "s"], "absent.toml: no such file"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_read(built, arguments, message):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert built.recipe is None
+
+
+def test_a_summary_says_what_was_made_and_what_it_took(built):
+    done = run("a", "-o", "store")
+    assert done.stdout.splitlines() == [
+        "built store",
+        "3 documents, 1,200 passages, flat index",
+        "2.0 s, 600 passages/s, peak memory 1.5 GB, 910 bytes a passage on disk",
+        'next: compactds search store "your question"',
+    ]
+    assert "reading: 3 done" in done.stderr
+
+
+def test_a_summary_says_what_was_left_out(built):
+    with_result(built, resumed=True, rejected=2, duplicates=3, truncated=4)
+    lines = run("a", "-o", "store").stdout.splitlines()
+    assert lines[0] == "went on and finished store"
+    assert "2 records left out; compactds inspect lists why" in lines
+    assert "3 documents occurred twice and are kept once" in lines
+    assert "4 passages are longer than the encoder reads; their ends were cut" in lines
+
+
+def test_a_store_that_is_up_to_date_is_not_summed_up_again(built):
+    with_result(built, unchanged=True, seconds=0.0)
+    assert run("a", "-o", "store").stdout.splitlines() == [
+        "up to date: store",
+        "3 documents, 1,200 passages, flat index",
+    ]
+
+
+def test_json_is_one_document(built):
+    report = json.loads(run("a", "-o", "store", "--json").stdout)
+    assert report["path"] == "store"
+    assert (report["documents"], report["passages"], report["index"]) == (3, 1200, "flat")
+
+
+def test_a_stopped_build_says_how_to_go_on(built):
+    built.result = KeyboardInterrupt()
+    done = run("a", "-o", "store")
+    assert done.exit_code == 130
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "stopped; run the same command again to go on from here"
+
+
+def test_a_missing_source_fails_without_a_store(tmp_path):
+    done = run(tmp_path / "absent.jsonl", "-o", tmp_path / "store", "--vectors", tmp_path / "v.npy")
+    assert done.exit_code == 1
+    assert "absent.jsonl" in done.stderr
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+def test_records_with_vectors_become_a_store(tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(f'{{"id": "{n}", "text": "text {n}", "year": {n}}}\n' for n in range(5)))
+    np.save(tmp_path / "v.npy", np.eye(5, dtype=np.float32))
+    arguments = (records, "-o", tmp_path / "store", "--vectors", tmp_path / "v.npy", "--json")
+    report = json.loads(run(*arguments).stdout)
+    assert (report["documents"], report["passages"], report["unchanged"]) == (5, 5, False)
+    assert json.loads(run(*arguments).stdout)["unchanged"]

@@ -1,0 +1,139 @@
+"""`compactds search`: the same question to a folder or a server, printed to be read or as JSON."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from typer.testing import CliRunner
+
+import compactds.clients
+import compactds.datastore
+from compactds.cli.main import app
+from compactds.datastore.records import Hit, Hits, Passage, SearchReport
+
+PASSAGE = Passage(
+    id="sky#0",
+    document_id="sky",
+    position=0,
+    title="Rayleigh scattering",
+    text="Short waves scatter most.\n\nSo the sky is \x1b[34mblue. " + "More words. " * 60,
+    source="physics",
+    start=0,
+    end=10,
+    attributes={"year": 1871, "tags": ["light", "air"]},
+)
+HITS = Hits(
+    [Hit(0.75, 1, PASSAGE), Hit(0.5, 2, Passage("x#1", "x", 1, "", "Short.", "", 0, 6, {}))],
+    SearchReport("exact", 1234, 12, {"encode": 1.5, "exact": 1.0}),
+)
+
+runner = CliRunner()
+
+
+def run(*arguments):
+    return runner.invoke(app, ["search", *map(str, arguments)], prog_name="compactds")
+
+
+class Engine:
+    """A store that notes what it is asked."""
+
+    def __init__(self, *opened, **options):
+        self.opened = (*opened, *options.values())
+        self.asked = None
+        Engine.last = self
+
+    @classmethod
+    def open(cls, path):
+        return cls(path)
+
+    def load_encoders(self):
+        self.loaded = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def search(self, query, **options):
+        self.asked = {"query": query, **options}
+        return HITS
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch):
+    monkeypatch.setattr(compactds.datastore, "Datastore", Engine, raising=False)
+    monkeypatch.setattr(compactds.clients, "Client", Engine)
+    monkeypatch.delenv("COMPACTDS_API_KEY", raising=False)
+
+
+def test_a_folder_is_opened_searched_and_closed():
+    done = run("store", "why?", "-k", "2", "--candidates", "50", "--recall", "0.9")
+    assert done.exit_code == 0
+    assert Engine.last.opened == ("store",)
+    assert Engine.last.asked == {"query": "why?", "k": 2, "where": None, "candidates": 50, "recall": 0.9}
+    assert Engine.last.loaded
+    assert Engine.last.closed
+
+
+def test_a_server_is_asked_with_the_key_from_the_environment(monkeypatch):
+    assert run("http://127.0.0.1:1", "why?").exit_code == 0
+    assert Engine.last.opened == ("http://127.0.0.1:1", None)
+    monkeypatch.setenv("COMPACTDS_API_KEY", "secret")
+    run("https://example.org", "why?")
+    assert Engine.last.opened == ("https://example.org", "secret")
+
+
+@pytest.mark.parametrize(
+    ("where", "condition"),
+    [
+        ("year >= 2015", "year >= 2015"),
+        ('{"year": {"$gte": 2015}}', {"year": {"$gte": 2015}}),
+        ('  {"a": null}', {"a": None}),
+    ],
+)
+def test_a_condition_is_sql_or_json(where, condition):
+    run("store", "why?", "--where", where)
+    assert Engine.last.asked["where"] == condition
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["store", "why?", "--where", '{"year": '], "not JSON"),
+        (["store", "why?", "--where", '{"a":' * 100_000], "not JSON"),
+        (["store", "why?", "-k", "0"], "-k"),
+        (["store", "why?", "--recall", "1.5"], "--recall"),
+        (["store", "why?", "--candidates", "0"], "--candidates"),
+        (["store"], "QUERY"),
+    ],
+)
+def test_wrong_use_exits_with_2(arguments, message):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_hits_are_printed_to_be_read():
+    lines = run("store", "why?").stdout.splitlines()
+    assert lines[0] == "1. Rayleigh scattering  0.7500"
+    assert lines[1] == "   sky#0  physics  year=1871  tags=light,air"
+    assert lines[2].startswith("   Short waves scatter most. So the sky is [34mblue. More words.")
+    assert all(len(line) <= 100 for line in lines)
+    assert "2. x#1  0.5000" in lines
+    assert lines[-1] == "2 of 1,234 matching passages, plan exact, 12 scored exactly, 2.5 ms"
+
+
+def test_a_long_passage_is_cut_to_a_snippet():
+    snippet = [line for line in run("store", "why?").stdout.splitlines() if line.startswith("   ")][1:-1]
+    assert sum(map(len, snippet)) < 450
+    assert any(line.endswith(" …") for line in snippet)
+
+
+def test_json_holds_query_hits_and_report():
+    document = json.loads(run("store", "why?", "--json").stdout)
+    assert document == {
+        "query": "why?",
+        "hits": [asdict(hit) for hit in HITS],
+        "report": asdict(HITS.report),
+    }

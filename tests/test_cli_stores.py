@@ -1,0 +1,166 @@
+"""`compactds inspect`, `verify` and `serve` on a real store."""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from compactds.cli.main import app
+from compactds.cli.serve import curl, server_settings
+from compactds.configs.recipe import recipe_for
+from compactds.indexer.build import build
+
+runner = CliRunner()
+
+
+def run(*arguments):
+    return runner.invoke(app, [str(argument) for argument in arguments], prog_name="compactds")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store of six records with ready-made vectors, named `records`."""
+    folder = tmp_path_factory.mktemp("stores")
+    records = folder / "records.jsonl"
+    records.write_text("".join(f'{{"id": "{n}", "text": "text {n}", "year": {n}}}\n' for n in range(6)))
+    np.save(folder / "v.npy", np.eye(6, dtype=np.float32))
+    build(recipe_for([str(records)], {"vectors": str(folder / "v.npy")}), folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture
+def damaged(store, tmp_path):
+    """A copy of the store with one byte of its vectors changed."""
+    copy = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", store, copy], check=True)
+    vectors = next(copy.glob("segments/*/exact.*"))
+    content = bytearray(vectors.read_bytes())
+    content[1] ^= 1
+    vectors.write_bytes(content)
+    return copy
+
+
+class TestInspect:
+    def test_a_reader_learns_what_the_store_holds(self, store):
+        text = run("inspect", store).stdout
+        assert text.splitlines()[0] == "records"
+        for line in ("documents  6", "passages   6", "year         int64", "both   none   vectors"):
+            assert line in text
+        assert "passages.arrow" in text
+        assert "bytes a passage" in text
+        assert "records          6" in text  # the ledger's line of the source
+        assert "truncated: 0" in text
+
+    def test_json_holds_everything(self, store):
+        document = json.loads(run("inspect", store, "--json").stdout)
+        assert document["passages"] == 6
+        assert document["schema"]["year"] == "int64"
+        assert document["ledgers"][0]["sources"][0]["documents"] == 6
+
+    def test_two_encoders_are_told_apart(self, store, monkeypatch):
+        inspect = importlib.import_module("compactds.cli.inspect")
+        described = json.loads(run("inspect", store, "--json").stdout)
+        described["exact_encoder"] = described["encoder"] | {"model": "large", "fingerprint": "f" * 40}
+        sections = dict(inspect._sections(described, []))
+        assert [line.split()[:2] for line in sections["encoders"]] == [
+            ["stage", "model"],
+            ["index", "none"],
+            ["exact", "large"],
+        ]
+
+    def test_a_folder_without_a_store_fails(self, tmp_path):
+        done = run("inspect", tmp_path)
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"error: no datastore at {tmp_path}")
+
+
+class TestVerify:
+    def test_a_whole_store_passes(self, store):
+        done = run("verify", store)
+        assert (done.exit_code, done.stdout) == (0, f"{store} is whole\n")
+        assert json.loads(run("verify", store, "--json").stdout) == {
+            "store": str(store),
+            "ok": True,
+            "problems": [],
+        }
+
+    def test_a_changed_byte_is_found(self, damaged):
+        done = run("verify", damaged)
+        assert done.exit_code == 1
+        assert "exact." in done.stdout.splitlines()[0]
+        assert done.stdout.splitlines()[-1] == "problems: 1; build the store again, or restore it from a copy"
+        done = run("verify", damaged, "--json")
+        assert done.exit_code == 1
+        assert not json.loads(done.stdout)["ok"]
+
+    def test_a_folder_without_a_store_fails(self, tmp_path):
+        assert run("verify", tmp_path).exit_code == 1
+
+
+class TestServe:
+    def test_a_store_is_served_until_it_is_stopped(self, store):
+        command = [sys.executable, "-c", "from compactds.cli.main import main; main()"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPACTDS_")}
+        with subprocess.Popen(
+            [*command, "serve", str(store), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as server:
+            lines = [server.stdout.readline() for _ in range(3)]
+            url = lines[0].split()[-1]
+            with urlopen(f"{url}/v1/store") as answer:
+                assert json.load(answer)["passages"] == 6
+            server.send_signal(signal.SIGINT)
+            remarks = server.communicate(timeout=60)[1]
+        assert server.returncode == 0
+        assert lines[0] == f"serving {store} at {url}\n"
+        assert lines[1] == f"docs: {url}/docs\n"
+        assert lines[2].startswith(f"try:  curl -s {url}/v1/search")
+        assert remarks.startswith("records: 6 passages; the index takes ")
+        assert "'/v1/store' 200" in remarks
+        assert remarks.endswith("stopped\n")
+
+    def test_an_address_beyond_this_machine_needs_a_key(self, store, monkeypatch):
+        monkeypatch.delenv("COMPACTDS_SERVE_API_KEY", raising=False)
+        done = run("serve", store, "--host", "0.0.0.0", "--port", "0")
+        assert done.exit_code == 1
+        assert "API key" in done.stderr
+
+    def test_a_port_in_use_is_told(self, store):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            done = run("serve", store, "--port", port)
+        assert done.exit_code == 1
+        assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+
+    def test_wrong_settings_exit_with_2(self, store, monkeypatch):
+        assert run("serve", store, "--port", "70000").exit_code == 2
+        assert run("serve", store, "--config", "absent.toml").exit_code == 2
+        monkeypatch.setenv("COMPACTDS_SERVE_MAX_K", "many")
+        assert run("serve", store).exit_code == 2
+
+    def test_settings_reach_the_server(self, tmp_path, monkeypatch):
+        file = tmp_path / "serve.toml"
+        file.write_text("max_k = 7\nport = 1\n")
+        monkeypatch.setenv("COMPACTDS_SERVE_API_KEY", "secret")
+        settings = server_settings(file, {"port": 2, "host": None})
+        assert (settings.host, settings.port, settings.max_k) == ("127.0.0.1", 2, 7)
+        assert settings.api_key == "secret"
+
+    def test_the_curl_example_holds_valid_json(self):
+        command = curl("http://x", "why?", where='{"year": 1}', with_key=True)
+        assert "$COMPACTDS_SERVE_API_KEY" in command
+        body = command.split(" -d '")[1].removesuffix("'")
+        assert json.loads(body) == {"query": "why?", "k": 3, "where": {"year": 1}}
