@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -36,7 +36,7 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
     settings = settings or ServerSettings()
     app = FastAPI(
         title="compactds",
-        version=_version(),
+        version=version("compactds"),
         description=DESCRIPTION,
         lifespan=_warm_up,
         redoc_url=None,
@@ -93,10 +93,3 @@ def _with_problems(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[
         return document
 
     return openapi
-
-
-def _version() -> str:
-    try:
-        return version("compactds")
-    except PackageNotFoundError:
-        return "0"

@@ -3,8 +3,11 @@
 import dataclasses
 import inspect
 import json
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 
@@ -366,6 +369,43 @@ def test_a_broken_connection_is_made_again(ask):
 
     assert ask(answer, "search", "why") == HITS
     assert len(ask.waits) == 2
+
+
+@contextmanager
+def flaky_server(answers):
+    """Serve one raw answer per connection, on loopback; an empty one hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run():
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def raw(status, body):
+    return f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_a_server_that_hangs_up_and_is_busy_gets_the_request_again(ask):
+    answers = [b"", raw("503 Busy", ""), raw("429 Slow Down", ""), raw("200 OK", '{"count": 7}')]
+    with flaky_server(answers) as url:
+        assert ask(None, "count", url=url, options={"transport": None, "retries": 3}) == 7
+    assert len(ask.waits) == 3
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"]
+)
+def test_half_an_answer_or_another_protocol_is_a_failed_connection(ask, answer):
+    with flaky_server([answer, answer]) as url, pytest.raises(ConnectionFailedError, match=url):
+        ask(None, "count", url=url, options={"transport": None, "retries": 1})
 
 
 def test_retries_end(ask):

@@ -11,6 +11,8 @@ from urllib.parse import quote
 import pyarrow as pa
 import pytest
 from fastapi.openapi.models import OpenAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from compactds.datastore.errors import (
@@ -131,8 +133,11 @@ def http(engine):
         yield client
 
 
-def limited(engine, **settings) -> TestClient:
-    return TestClient(create_app(engine, ServerSettings(**settings)))
+SHARED = TestClient(create_app(FakeEngine()))
+
+
+def limited(engine, **limits) -> TestClient:
+    return TestClient(create_app(engine, ServerSettings(**limits)))
 
 
 def search(http, **body):
@@ -378,7 +383,7 @@ def test_another_mode_is_refused(http):
 
 
 @pytest.mark.parametrize(
-    ("settings", "body", "field"),
+    ("limits", "body", "field"),
     [
         ({"max_k": 5}, {"query": "a", "k": 6}, "k"),
         ({"max_k": 5}, {"query": "a", "k": 10**9}, "k"),
@@ -390,9 +395,9 @@ def test_another_mode_is_refused(http):
         ({"max_query_chars": 3}, {"query": ["a", "four"]}, "query[1]"),
     ],
 )
-def test_more_than_a_limit_names_the_limit(engine, settings, body, field):
-    problem = check_problem(search(limited(engine, **settings), **body), 422, "limit_exceeded")
-    ((name, value),) = settings.items()
+def test_more_than_a_limit_names_the_limit(engine, limits, body, field):
+    problem = check_problem(search(limited(engine, **limits), **body), 422, "limit_exceeded")
+    ((name, value),) = limits.items()
     assert problem["field"] == field
     assert f"{name}, which is {value}" in problem["detail"]
 
@@ -505,6 +510,51 @@ def test_an_unknown_route_and_a_wrong_method_are_problems(http):
     response = http.get("/v1/search")
     check_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4)
+    ),
+    max_leaves=12,
+)
+known_keys = st.sampled_from(
+    [
+        "query",
+        "vector",
+        "vectors",
+        "k",
+        "where",
+        "recall",
+        "candidates",
+        "fields",
+        "limit",
+        "n_docs",
+        "queries",
+    ]
+)
+sound_values = st.sampled_from(
+    ["sky", ["sky"], [1.0, 0.5], [[1.0, 0.5]], 3, 1.0, {"year": 2016}, "year > 1", ["year"]]
+)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(
+    path=st.sampled_from(["/v1/search", "/v1/count", "/v1/facets", "/search"]),
+    body=st.dictionaries(known_keys, json_values | sound_values, max_size=5) | json_values,
+)
+def test_no_json_body_makes_the_server_fail(path, body):
+    response = post_raw(SHARED, json.dumps(body).encode(), path)
+    assert response.status_code in (200, 400, 422), response.text
+    if response.status_code != 200:
+        assert response.json()["remedy"]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(body=st.binary(max_size=200))
+def test_no_bytes_make_the_server_fail(body):
+    assert post_raw(SHARED, body).status_code in (200, 400, 422)
 
 
 # Size of bodies

@@ -62,6 +62,26 @@ def test_answers_name_no_software():
         assert "server" not in ask(url, "/healthz").headers
 
 
+def test_a_slow_request_holds_up_no_other():
+    entered, go_on = threading.Event(), threading.Event()
+
+    def block():
+        entered.set()
+        go_on.wait()
+
+    with serving(EmptyEngine(block), ServerSettings(port=0)) as url:
+        answers = []
+        slow = threading.Thread(target=lambda: answers.append(ask(url, "/v1/count")))
+        slow.start()
+        entered.wait()
+        assert ask(url, "/healthz").status_code == 200
+        assert ask(url, "/readyz").status_code == 200
+        assert answers == []
+        go_on.set()
+        slow.join()
+        assert answers[0].json() == {"count": 0}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_running_request_finish_and_serve_return(number):
     answers = []
