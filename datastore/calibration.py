@@ -54,7 +54,8 @@ def _truth(deciding: ExactVectors, queries: Vectors) -> list[Ranking]:
 
 
 def _without(ranking: Ranking, row: int) -> Rows:
-    return ranking.rows[ranking.rows != row][:CALIBRATION_K]
+    others: Rows = ranking.rows[ranking.rows != row]
+    return others[:CALIBRATION_K]
 
 
 def _search(

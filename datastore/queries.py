@@ -73,7 +73,7 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
         ) from None
     single = array.ndim == 1
     array = np.atleast_2d(array)
-    if array.size == 0 and not single:
+    if array.ndim == 2 and len(array) == 0:
         return np.empty((0, encoder.dimension), np.float32), False
     if array.ndim != 2 or array.shape[1] != encoder.dimension:
         raise VectorError(

@@ -295,7 +295,7 @@ def _source_options(source: Source, recipe: Recipe) -> SourceOptions:
     fields = dict(source.fields) | ({"vector": source.vector} if source.vector else {})
     return SourceOptions(
         path=source.path,
-        format=source.format or "auto",
+        format=source.format,
         name=source.name or "",
         fields=fields,
         attributes=None if source.attributes is None else tuple(source.attributes),

@@ -28,7 +28,7 @@ class BudgetError(SearchError):
     code = "memory_budget"
 
 
-def choose_index(rows: int, dimension: int, *, memory_bytes: int, kind: str = "auto") -> IndexPlan:
+def choose_index(rows: int, dimension: int, *, memory_bytes: int, kind: IndexKind | Literal["auto"] = "auto") -> IndexPlan:
     """Choose flat under 50,000 rows, above that HNSW if it fits the budget, and IVF if it does not.
 
     A `kind` other than "auto" is taken as given. Raises BudgetError if the choice does not fit.
@@ -41,7 +41,7 @@ def choose_index(rows: int, dimension: int, *, memory_bytes: int, kind: str = "a
         "ivf": ivf_ram_bytes(rows, dimension, lists, quantisers // 2),
     }
     chosen: IndexKind
-    if kind == "flat" or kind == "hnsw" or kind == "ivf":
+    if kind != "auto":
         chosen, reason = kind, "the recipe asks for it"
     elif rows < FLAT_BELOW_ROWS and sizes["flat"] <= memory_bytes:
         chosen, reason = "flat", f"{rows:,} passages are fewer than {FLAT_BELOW_ROWS:,}"
