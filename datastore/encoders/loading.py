@@ -77,7 +77,7 @@ def load_spec(spec: EncoderSpec, *, store_root: Path | None = None) -> Encoder:
     if spec.probe is not None and not same_probe(spec.probe, found.probe or ()):
         raise EncoderMismatchError(
             f"the endpoint {spec.url} serves another model than the store was built with: its vector of a "
-            f"known sentence differs, though both are called {spec.model!r} (fingerprint {spec.fingerprint}).",
+            f"known sentence differs. Both are called {spec.model!r} (fingerprint {spec.fingerprint}).",
             value=spec.url,
             remedy="Serve the model the store was built with, or build the store again.",
         )

@@ -1,12 +1,16 @@
 """Find a model's folder: a local path, a package that carries it, or the hub."""
 
+import importlib
 import importlib.util
 import logging
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compactds.datastore.encoders.fingerprint import file_sha256
 from compactds.datastore.encoders.presets import Preset
+from compactds.datastore.encoders.quiet import quiet_logger
 from compactds.datastore.errors import EncoderError, EncoderNotFoundError
 
 _log = logging.getLogger(__name__)
@@ -142,17 +146,29 @@ def _download(repository: str, search: Search) -> Path | None:
 
     api = HfApi()
     try:
-        revision = api.model_info(repository, timeout=_HUB_TIMEOUT_S).sha
+        api.model_info(repository, timeout=_HUB_TIMEOUT_S)
         _log.info("downloading %s from %s", repository, api.endpoint)
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=_WANTED_FILES,
-            ignore_patterns=_UNWANTED_FILES,
-            endpoint=api.endpoint,
-        )
+        with quiet_logger("huggingface_hub"):
+            folder = snapshot_download(
+                repository,
+                allow_patterns=_WANTED_FILES,
+                ignore_patterns=_UNWANTED_FILES,
+                endpoint=api.endpoint,
+                tqdm_class=None if sys.stderr.isatty() else _silent_progress(),
+            )
     except (httpx.HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         search.tried.append(f"the hub {api.endpoint} ({reason})")
         return None
     return Path(folder)
+
+
+def _silent_progress() -> type[Any]:
+    """Return a progress bar that shows nothing: what is no terminal gets no bars."""
+    tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
+
+    class SilentProgress(tqdm):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **(options | {"disable": True}))
+
+    return SilentProgress

@@ -179,16 +179,14 @@ def _load(folder: Path, settings: Settings, device: str) -> "SentenceTransformer
     import torch
     from sentence_transformers import SentenceTransformer
 
-    config = {"is_causal": False} if settings.bidirectional else {}
     try:
         with quiet_libraries():
-            return SentenceTransformer(
+            model = SentenceTransformer(
                 str(folder),
                 device=None if device == "auto" else device,
                 local_files_only=True,
                 trust_remote_code=False,
                 model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-                config_kwargs=config,
             ).eval()
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -198,6 +196,12 @@ def _load(folder: Path, settings: Settings, device: str) -> "SentenceTransformer
             remedy="Check that the folder is complete and that the installed sentence-transformers knows "
             "its architecture.",
         ) from error
+    if settings.bidirectional:
+        # Given at load time, transformers drops what the architecture's configuration does not know.
+        model[0].auto_model.config.is_causal = False
+    if model.tokenizer.pad_token is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
+    return model
 
 
 def _refuse_own_code(folder: Path) -> None:
