@@ -27,9 +27,7 @@ def evaluate(
     ],
     more_tasks: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KIND=PATH]...", help="More tasks, as --tasks takes them.", show_default=False
-        ),
+        typer.Argument(metavar="KIND=PATH", help="More tasks, as --tasks takes them.", show_default=False),
     ] = None,
     tasks: Annotated[
         list[str] | None,

@@ -27,6 +27,14 @@ def test_queries_go_out_in_batches_and_hits_come_back_in_order():
     assert answers.seconds > 0
 
 
+def test_a_search_asks_for_no_more_hits_at_a_time_than_allowed():
+    searcher = Recorder()
+    ask(searcher, list("abcde"), 40, Asking(batch_size=4, max_hits=100))
+    assert [texts for texts, *_ in searcher.calls] == [["a", "b"], ["c", "d"], ["e"]]
+    ask(searcher, ["a", "b"], 1000, Asking(max_hits=100))
+    assert [texts for texts, *_ in searcher.calls[3:]] == [["a"], ["b"]]
+
+
 def test_no_queries_ask_nothing():
     searcher = Recorder()
     assert ask(searcher, [], 3, Asking()).hits == []

@@ -17,6 +17,7 @@ from compactds.clients.evaluation.report import (
 from compactds.clients.evaluation.retrieval import RetrievalReport, evaluate_retrieval, write_run
 from compactds.clients.evaluation.sampling import sample, sample_by_subject, sample_collection
 from compactds.clients.evaluation.searching import Asking
+from compactds.clients.evaluation.suite import Options, Task, load_task
 from compactds.clients.evaluation.tasks import Question, load_arc, load_mmlu, load_questions
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "Collection",
     "Evaluation",
     "EvaluationError",
+    "Options",
     "Question",
     "RecallReport",
     "RetrievalReport",
     "Searcher",
+    "Task",
     "choices_result",
     "evaluate_choices",
     "evaluate_retrieval",
@@ -36,6 +39,7 @@ __all__ = [
     "load_mmlu",
     "load_queries",
     "load_questions",
+    "load_task",
     "read_collection",
     "read_judgements",
     "recall_against_exact",

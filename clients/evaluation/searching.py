@@ -9,6 +9,7 @@ from compactds.clients.evaluation.errors import WRONG_VALUE, EvaluationError
 from compactds.clients.evaluation.protocol import Hit, Searcher
 
 BATCH_SIZE = 64
+MAX_HITS = 50_000  # what a server returns at a time, unless it is told otherwise
 
 Progress = Callable[[int], None]
 """Take how many queries (or questions) of a task are done so far."""
@@ -31,14 +32,20 @@ def check_count(name: str, value: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Say how queries are asked: `where` and `recall` go to every search as they are."""
+    """Say how queries are asked: `where` and `recall` go to every search as they are.
+
+    A search holds at most `batch_size` queries, and fewer if they ask for more than `max_hits`
+    passages together.
+    """
 
     where: Any = None
     recall: float | None = None
     batch_size: int = BATCH_SIZE
+    max_hits: int = MAX_HITS
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size)
+        check_count("max_hits", self.max_hits)
 
 
 PLAIN = Asking()
@@ -58,8 +65,9 @@ def ask(
     """Search for all queries; raise EvaluationError if a batch comes back with another length."""
     found: list[Sequence[Hit]] = []
     seconds = 0.0
-    for start in range(0, len(queries), asking.batch_size):
-        batch = list(queries[start : start + asking.batch_size])
+    size = max(1, min(asking.batch_size, asking.max_hits // k))
+    for start in range(0, len(queries), size):
+        batch = list(queries[start : start + size])
         begun = time.perf_counter()
         results = searcher.search(batch, k=k, where=asking.where, recall=asking.recall)
         seconds += time.perf_counter() - begun
