@@ -52,7 +52,7 @@ def _single_file(path: Path, options: SourceOptions) -> InputFile:
                 remedy=f"Name its format: {', '.join(FORMATS)}. Known suffixes are {' '.join(SUFFIXES)}.",
             )
         kind = SUFFIXES[suffix]
-    return _input_file(path, path.name, kind)
+    return _input_file(path, path.name, kind, in_folder=False)
 
 
 def _folder_files(folder: Path, options: SourceOptions) -> list[InputFile]:
@@ -62,7 +62,11 @@ def _folder_files(folder: Path, options: SourceOptions) -> list[InputFile]:
     else:
         matching = [path for path in paths if SUFFIXES.get(split_suffix(path.name)[1]) == options.format]
         chosen = [(path, options.format) for path in matching or paths]
-    files = [_input_file(path, path.relative_to(folder).as_posix(), kind) for path, kind in chosen if kind]
+    files = [
+        _input_file(path, path.relative_to(folder).as_posix(), kind, in_folder=True)
+        for path, kind in chosen
+        if kind
+    ]
     skipped = Counter(split_suffix(path.name)[1] or "no suffix" for path, kind in chosen if not kind)
     if skipped:
         counts = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(skipped.items()))
@@ -90,7 +94,7 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _input_file(path: Path, name: str, kind: str) -> InputFile:
+def _input_file(path: Path, name: str, kind: str, *, in_folder: bool) -> InputFile:
     status = path.stat()
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # names need not be UTF-8
-    return InputFile(path, name, kind, status.st_size, status.st_mtime_ns)
+    return InputFile(path, name, kind, status.st_size, status.st_mtime_ns, in_folder)

@@ -60,8 +60,8 @@ class SourceOptions:
 class InputFile:
     """Name one file to read: where it is, its path within the source, its format, size and time.
 
-    `name` is the path relative to the source's folder with forward slashes, or the file's name when
-    the source is that file.
+    `name` is the path below the source's folder with forward slashes, or the file's name when the
+    source is that file; `in_folder` tells which.
     """
 
     path: Path
@@ -69,6 +69,7 @@ class InputFile:
     format: str
     size_bytes: int
     mtime_ns: int
+    in_folder: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from compactds.indexer.sources.options import (
     SourceOptions,
 )
 from compactds.indexer.sources.records import DocumentShape
+from compactds.indexer.sources.texts import DocumentFiles
 from compactds.indexer.sources.values import json_text
 
 OnReject = Callable[[Rejection], None]
@@ -59,11 +60,13 @@ def _documents(options: SourceOptions, reject: Reject) -> Iterator[Document]:
         shape = DocumentShape(options, name)
         yield from _shaped(read_hub(options, shape), shape, reject)
         return
+    texts = DocumentFiles(reject)
     for file in list_input_files(options):
         kind = file.format in DOCUMENT_FORMATS, file.format == "csv"
         if kind not in shapes:
             shapes[kind] = DocumentShape(options, name, files=kind[0], attributes_are_text=kind[1])
-        yield from _shaped(_records(file, options, shapes[kind], reject), shapes[kind], reject)
+        yield from _shaped(_records(file, texts, shapes[kind], reject), shapes[kind], reject)
+    texts.report()
 
 
 def _shaped(records: Iterator[Record], shape: DocumentShape, reject: Reject) -> Iterator[Document]:
@@ -84,9 +87,7 @@ def _raw(record: Record) -> str:
     )
 
 
-def _records(
-    file: InputFile, options: SourceOptions, shape: DocumentShape, reject: Reject
-) -> Iterator[Record]:
+def _records(file: InputFile, texts: DocumentFiles, shape: DocumentShape, reject: Reject) -> Iterator[Record]:
     """Return the records of one file; each reader is imported when it is first needed."""
     match file.format:
         case "jsonl":
@@ -102,6 +103,4 @@ def _records(
 
             return read_parquet(file, shape, reject)
         case _:
-            from compactds.indexer.sources.texts import read_document_file
-
-            return read_document_file(file, options, reject)
+            return texts.read(file)

@@ -35,8 +35,8 @@ class DocumentShape:
         self._named = set() if files else set(options.fields)
         self._source = source
         self._kept = options.attributes
-        self._vector_key = self._keys["vector"][0] if self._keys["vector"] else None
-        self._allow_empty_text = options.allow_empty_text or self._vector_key is not None
+        self.vector_key = self._keys["vector"][0] if self._keys["vector"] else None
+        self._allow_empty_text = options.allow_empty_text or self.vector_key is not None
         self._attributes_are_text = attributes_are_text
         self._dimension: int | None = None
 
@@ -52,10 +52,10 @@ class DocumentShape:
                     remedy=f"Name the right one in `fields`; the columns are: {', '.join(sorted(known))}.",
                 )
 
-    def columns(self, available: Iterable[str]) -> list[str]:
-        """Return the columns worth reading: those with a meaning of ours and the attributes kept."""
+    def columns(self, available: Iterable[str]) -> list[str] | None:
+        """Return the columns worth reading, None for all: those that mean something here or are kept."""
         if self._kept is None:
-            return list(available)
+            return None
         wanted = {key.split(".")[0] for keys in self._keys.values() for key in keys}
         wanted |= {key for keys in self._keys.values() for key in keys}
         wanted |= {name.split(".")[0] for name in self._kept} | set(self._kept)
@@ -71,7 +71,7 @@ class DocumentShape:
         text_key, text = self._text(values, record.origin)
         title_key, title = self._line(values, "title", record.origin)
         source_key, source = self._line(values, "source", record.origin)
-        used = {id_key, text_key, title_key, source_key, self._vector_key}
+        used = {id_key, text_key, title_key, source_key, self.vector_key}
         return Document(
             id=identifier or content_id(title, text),
             text=text,
@@ -150,21 +150,21 @@ class DocumentShape:
         raise _wrong_type(field, key, value, "a string", origin)
 
     def _vector(self, values: Mapping[str, Any], origin: str) -> NDArray[np.float32] | None:
-        if self._vector_key is None:
+        if self.vector_key is None:
             return None
-        value = values.get(self._vector_key)
+        value = values.get(self.vector_key)
         if value is None:
-            raise _missing("vector", (self._vector_key,), origin)
+            raise _missing("vector", (self.vector_key,), origin)
         try:
             with np.errstate(over="ignore"):
                 vector = np.asarray(value).astype(np.float32, casting="same_kind")
         except (TypeError, ValueError):
-            raise _wrong_type("vector", self._vector_key, value, "a list of numbers", origin) from None
+            raise _wrong_type("vector", self.vector_key, value, "a list of numbers", origin) from None
         reason = ""
         if vector.ndim != 1 or not len(vector):
-            reason = f"the vector in {self._vector_key!r} has shape {vector.shape}, not one dimension"
+            reason = f"the vector in {self.vector_key!r} has shape {vector.shape}, not one dimension"
         elif not np.isfinite(vector).all():
-            reason = f"the vector in {self._vector_key!r} holds NaN, or a number too large for float32"
+            reason = f"the vector in {self.vector_key!r} holds NaN, or a number too large for float32"
         elif self._dimension not in (None, len(vector)):
             reason = f"the vector has {len(vector)} numbers, those before it {self._dimension}"
         if reason:

@@ -1,0 +1,50 @@
+"""Stream datasets from the Hugging Face hub."""
+
+from collections.abc import Iterator
+
+from compactds.indexer.errors import SourceError
+from compactds.indexer.sources.options import Record, SourceOptions
+from compactds.indexer.sources.records import DocumentShape
+
+
+def read_hub(options: SourceOptions, shape: DocumentShape) -> Iterator[Record]:
+    """Yield one record per example of a split, numbered from 1, without downloading it first.
+
+    Raise SourceError if `datasets` is not installed, or the dataset, its configuration, split or revision
+    cannot be had.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise SourceError(
+            "reading a Hugging Face dataset needs the package 'datasets'.",
+            value=options.path,
+            remedy="Run: pip install 'compactds[huggingface]'.",
+        ) from None
+    name = options.path.removeprefix("hf:")
+    place = f"hf:{name}[{options.split}]"
+    try:
+        examples = datasets.load_dataset(
+            name, options.config, split=options.split, revision=options.revision, streaming=True
+        )
+        if examples.column_names:
+            shape.check_columns(examples.column_names, place)
+        for number, example in enumerate(examples, 1):
+            yield Record(f"{place}: row {number}", example)
+    except SourceError:
+        raise
+    # The hub, its HTTP client and each format's reader raise errors of their own, without a common root.
+    except Exception as error:
+        raise _unavailable(options, place, error) from error
+
+
+def _unavailable(options: SourceOptions, place: str, error: Exception) -> SourceError:
+    reason = " ".join(str(error).split())[:500] or type(error).__name__
+    is_path = (
+        "" if options.path.startswith("hf:") else f" There is no file or folder {options.path!r} either."
+    )
+    return SourceError(
+        f"{place} cannot be read: {reason}.{is_path}",
+        value=options.path,
+        remedy="Check the name, the configuration, the split, the revision, and the network.",
+    )
