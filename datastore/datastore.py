@@ -22,6 +22,7 @@ from compactds.datastore.errors import (
     EncoderMismatchError,
     PassageNotFoundError,
     SearchError,
+    StoreError,
 )
 from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.plan import choose_plan
@@ -47,7 +48,7 @@ class Datastore:
         self.path = path
         self.manifest = manifest
         self.schema: Schema = manifest.schema
-        self._segments = tuple(segments)
+        self._segments: tuple[Segment, ...] | None = tuple(segments)
         self._offsets = np.cumsum([0, *(segment.rows for segment in segments)]).tolist()
         self._encoders: dict[str, Encoder] = {}
         self._loading = threading.Lock()
@@ -78,9 +79,9 @@ class Datastore:
 
     def close(self) -> None:
         """Give back files and memory; searches after this fail."""
-        for segment in self._segments:
+        segments, self._segments = self._segments, None
+        for segment in segments or ():
             segment.close()
-        self._segments = ()
 
     def __enter__(self) -> "Datastore":
         return self
@@ -161,7 +162,7 @@ class Datastore:
         """Return one passage by its id; raise PassageNotFoundError if the store does not hold it."""
         document_id, mark, position = passage_id.rpartition("#")
         if mark and position.isdecimal() and position.isascii() and len(position) < 10:
-            for segment in self._segments:
+            for segment in self._open_segments:
                 for first in segment.lookup.first_rows(document_id):
                     row = first + int(position)
                     if row < segment.rows:
@@ -228,14 +229,20 @@ class Datastore:
             ],
             "disk_bytes": files,
             "ram_bytes": {
-                "index": sum(segment.index.ram_bytes for segment in self._segments),
-                "filters": sum(segment.attributes.ram_bytes for segment in self._segments),
+                "index": sum(segment.index.ram_bytes for segment in self._open_segments),
+                "filters": sum(segment.attributes.ram_bytes for segment in self._open_segments),
             },
         }
 
     def ledgers(self) -> list[dict[str, Any]]:
         """Return the account of every segment's build: what came in, what was left out, timings."""
-        return [json.loads((segment.path / LEDGER_FILE).read_text()) for segment in self._segments]
+        return [json.loads((segment.path / LEDGER_FILE).read_text()) for segment in self._open_segments]
+
+    @property
+    def _open_segments(self) -> tuple[Segment, ...]:
+        if self._segments is None:
+            raise StoreError(f"the store at {self.path} is closed.", remedy="Open it again.")
+        return self._segments
 
     def _query_vectors(self, query: Any, vectors: ArrayLike | None) -> tuple[Vectors, Vectors, bool]:
         """Return the queries as both encoders see them, and whether there was a single one."""
@@ -299,16 +306,17 @@ class Datastore:
 
     def _masks(self, expression: Expression | None) -> list[tuple[Segment, Mask | None]]:
         if expression is None:
-            return [(segment, None) for segment in self._segments]
+            return [(segment, None) for segment in self._open_segments]
         return [
-            (segment, evaluate(expression, segment.attributes, segment.rows)) for segment in self._segments
+            (segment, evaluate(expression, segment.attributes, segment.rows))
+            for segment in self._open_segments
         ]
 
     def _fetch(self, rows_of_queries: Sequence[NDArray[np.int64]]) -> list[list[Passage]]:
         """Return the passages of global rows, reading each row once for the whole batch."""
         wanted = np.unique(np.concatenate(rows_of_queries)) if rows_of_queries else np.empty(0, np.int64)
         passages: dict[int, Passage] = {}
-        for segment, offset in zip(self._segments, self._offsets, strict=False):
+        for segment, offset in zip(self._open_segments, self._offsets, strict=False):
             rows = wanted[(wanted >= offset) & (wanted < offset + segment.rows)]
             for row, passage in zip(rows, segment.passages.fetch(rows - offset), strict=True):
                 passages[int(row)] = passage

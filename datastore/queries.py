@@ -65,7 +65,8 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     finite. Vectors are scaled to length one if the encoder's are.
     """
     try:
-        array = np.asarray(vectors, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is refused
+            array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise VectorError(
             "vectors are not numbers in one or two dimensions.",
@@ -81,7 +82,8 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
             value=list(np.shape(vectors)),
             remedy=f"Give vectors of {encoder.model or 'the encoder the store was built with'}.",
         )
-    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(array, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
     if len(bad):
         raise VectorError(

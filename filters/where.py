@@ -50,6 +50,12 @@ class Expression:
     def __invert__(self) -> "Expression":
         return Not(self)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the expression as a JSON object, as an HTTP request carries it."""
+        from compactds.filters.where_json import to_json
+
+        return to_json(self)
+
     def __bool__(self) -> bool:
         raise WhereError(
             "a where expression is neither true nor false until it meets a row.",

@@ -17,6 +17,7 @@ from compactds.datastore.errors import (
     EncoderMismatchError,
     PassageNotFoundError,
     SearchError,
+    StoreError,
     StoreFormatError,
     StoreNotFoundError,
     VectorError,
@@ -239,6 +240,8 @@ class TestWrongUse:
             np.zeros(16),
             np.full(16, np.nan),
             np.full(16, np.inf),
+            np.full(16, 1e300),
+            np.full(16, 1e30),
             np.ones(15),
             np.ones((2, 2, 16)),
             "abc",
@@ -361,3 +364,12 @@ def test_two_encoders_propose_and_decide(tmp_path, records, write_jsonl, tiny_mo
     assert verify(tmp_path / "elsewhere") == []
     with Datastore.open(tmp_path / "elsewhere") as moved:
         assert len(moved.search("light", k=3)) == 3
+
+
+def test_a_closed_store_says_that_it_is_closed(flat, encoder):
+    store = Datastore.open(flat, encoder=encoder)
+    store.close()
+    store.close()
+    for use in (lambda: store.search("light"), store.count, store.describe, lambda: store.get("doc/1#0")):
+        with pytest.raises(StoreError, match="is closed"):
+            use()

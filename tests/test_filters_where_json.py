@@ -129,3 +129,7 @@ def test_what_json_cannot_say_is_refused_when_written():
         to_json(Expression())
     with pytest.raises(WhereError, match="cannot be written in JSON"):
         to_json(year == object())
+
+
+def test_an_expression_gives_its_own_json():
+    assert (field("year") >= 2015).to_json() == {"year": {"$gte": 2015}}
