@@ -28,7 +28,8 @@ from compactds.configs.toml import to_toml
 from compactds.datastore.encoders.base import EncoderOptions
 from compactds.datastore.encoders.settings import DTYPES, KINDS
 from compactds.filters.schema import FieldType
-from compactds.indexer.sources.options import FORMATS, SourceOptions
+from compactds.indexer.sources.formats import FORMATS
+from compactds.indexer.sources.options import SourceOptions
 
 ONE_SOURCE = '[[sources]]\npath = "notes.jsonl"\n'
 
