@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,6 @@ from types import TracebackType
 from typing import Any, overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from compactds.datastore.ann.base import Mask
@@ -24,12 +21,13 @@ from compactds.datastore.errors import (
     SearchError,
     StoreError,
 )
+from compactds.datastore.facets import count_values
 from compactds.datastore.manifest import Manifest, read_manifest
-from compactds.datastore.plan import choose_plan
 from compactds.datastore.queries import Effort, check_effort, check_queries, check_vectors
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
-from compactds.datastore.search import Ranking, best, complete, propose, rescore, scan
+from compactds.datastore.search import merge, search_segment
 from compactds.datastore.segment import LEDGER_FILE, Segment, open_segment
+from compactds.datastore.timing import Clock
 from compactds.filters import Expression, Schema, Where, evaluate, parse_where
 
 OPEN_ATTEMPTS = 3
@@ -150,7 +148,7 @@ class Datastore:
         effort = check_effort(k, candidates, recall)
         expression = parse_where(where, self.schema)
         timings: dict[str, float] = {}
-        clock = _Clock(timings)
+        clock = Clock(timings)
         proposing, deciding, single = self._query_vectors(query, vectors)
         clock.lap("encode")
         if not len(proposing):
@@ -198,7 +196,7 @@ class Datastore:
         for name in fields:
             self.schema[name]
         masks = self._masks(parse_where(where, self.schema))
-        return {name: _facet(name, masks, limit) for name in fields}
+        return {name: count_values(name, masks, limit) for name in fields}
 
     def describe(self) -> dict[str, Any]:
         """Return what the store is, as JSON data: counts, schema, encoders, index, sizes in bytes."""
@@ -277,7 +275,7 @@ class Datastore:
         effort: Effort,
         expression: Expression | None,
         timings: dict[str, float],
-        clock: "_Clock",
+        clock: Clock,
     ) -> list[Hits]:
         masks = self._masks(expression)
         matching = sum(
@@ -286,10 +284,10 @@ class Datastore:
         clock.lap("filter")
         plans, found = [], []
         for (segment, mask), offset in zip(masks, self._offsets, strict=False):
-            plan, rankings = _search_segment(segment, mask, proposing, deciding, effort, clock)
+            plan, rankings = search_segment(segment, mask, proposing, deciding, effort, clock)
             plans.append(plan)
             found.append([(ranking, offset) for ranking in rankings])
-        merged = [_merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
+        merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
         passages = self._fetch([ranking.rows for ranking in merged])
         clock.lap("fetch")
         plan_name = "+".join(sorted(set(plans))) or "none"
@@ -331,67 +329,6 @@ class Datastore:
                     encoder = load_spec(spec, store_root=self.path)
                     self._encoders[spec.fingerprint] = encoder
         return encoder
-
-
-class _Clock:
-    """Add up what each stage takes, in milliseconds."""
-
-    def __init__(self, timings: dict[str, float]) -> None:
-        self._timings = timings
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Count the time since the last lap towards `stage`."""
-        now = time.perf_counter()
-        self._timings[stage] = self._timings.get(stage, 0.0) + 1000 * (now - self._last)
-        self._last = now
-
-
-def _search_segment(
-    segment: Segment, mask: Mask | None, proposing: Vectors, deciding: Vectors, effort: Effort, clock: _Clock
-) -> tuple[str, list[Ranking]]:
-    matching = segment.rows if mask is None else int(np.count_nonzero(mask))
-    plan = choose_plan(
-        matching=matching,
-        filtered=mask is not None,
-        k=effort.k,
-        candidates=effort.candidates,
-        recall=effort.recall,
-        index_filters=segment.index.filters,
-        calibration=segment.record.calibration,
-    )
-    if plan.name == "ann":
-        rows = propose(segment.index, proposing, plan, mask)
-        clock.lap("candidates")
-        rankings = [
-            rescore(segment.vectors, query, row, effort.k) for query, row in zip(deciding, rows, strict=True)
-        ]
-        rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=mask, matching=matching)
-    else:
-        rankings = scan(segment.vectors, deciding, effort.k, mask)
-    clock.lap("exact")
-    return plan.name, rankings
-
-
-def _merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:
-    """Merge what the segments found for one query; row numbers become global."""
-    scores = np.concatenate([ranking.scores for ranking, _ in parts])
-    rows = np.concatenate([ranking.rows + offset for ranking, offset in parts])
-    return Ranking(*best(scores, rows, k), sum(ranking.scored for ranking, _ in parts))
-
-
-def _facet(name: str, masks: Sequence[tuple[Segment, Mask | None]], limit: int) -> list[tuple[Any, int]]:
-    counts: dict[Any, int] = {}
-    for segment, mask in masks:
-        column = segment.attributes.column(name)
-        allowed = column if mask is None else column.filter(mask)
-        if pa.types.is_list(allowed.type):
-            allowed = allowed.flatten()
-        for entry in pc.value_counts(allowed.drop_null()).to_pylist():
-            value = entry["values"]
-            value = value.isoformat() if hasattr(value, "isoformat") else value
-            counts[value] = counts.get(value, 0) + entry["counts"]
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
 
 
 def _check_encoder(spec: EncoderSpec, manifest: Manifest) -> None:

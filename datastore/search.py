@@ -1,12 +1,15 @@
 """The search over one segment, as plain functions over arrays: mask, candidates, exact scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex, Mask, Rows, Scores
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.plan import Plan
+from compactds.datastore.plan import Plan, choose_plan
+from compactds.datastore.queries import Effort
+from compactds.datastore.segment import Segment
 from compactds.datastore.vectors import ExactVectors
 
 
@@ -79,3 +82,40 @@ def complete(
     for place, ranking in zip(short, scan(vectors, queries[short], k, allowed), strict=True):
         completed[place] = ranking
     return completed
+
+
+def search_segment(
+    segment: Segment, mask: Mask | None, proposing: Vectors, deciding: Vectors, effort: Effort, clock: Clock
+) -> tuple[str, list[Ranking]]:
+    """Search one segment for a batch of queries; return the name of the plan, and a ranking a query.
+
+    `proposing` are the queries as the index's encoder sees them, `deciding` as the exact one does.
+    """
+    matching = segment.rows if mask is None else int(np.count_nonzero(mask))
+    plan = choose_plan(
+        matching=matching,
+        filtered=mask is not None,
+        k=effort.k,
+        candidates=effort.candidates,
+        recall=effort.recall,
+        index_filters=segment.index.filters,
+        calibration=segment.record.calibration,
+    )
+    if plan.name == "ann":
+        rows = propose(segment.index, proposing, plan, mask)
+        clock.lap("candidates")
+        rankings = [
+            rescore(segment.vectors, query, row, effort.k) for query, row in zip(deciding, rows, strict=True)
+        ]
+        rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=mask, matching=matching)
+    else:
+        rankings = scan(segment.vectors, deciding, effort.k, mask)
+    clock.lap("exact")
+    return plan.name, rankings
+
+
+def merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:
+    """Merge what the segments found for one query; row numbers become global."""
+    scores = np.concatenate([ranking.scores for ranking, _ in parts])
+    rows = np.concatenate([ranking.rows + offset for ranking, offset in parts])
+    return Ranking(*best(scores, rows, k), sum(ranking.scored for ranking, _ in parts))

@@ -28,7 +28,9 @@ class BudgetError(SearchError):
     code = "memory_budget"
 
 
-def choose_index(rows: int, dimension: int, *, memory_bytes: int, kind: IndexKind | Literal["auto"] = "auto") -> IndexPlan:
+def choose_index(
+    rows: int, dimension: int, *, memory_bytes: int, kind: IndexKind | Literal["auto"] = "auto"
+) -> IndexPlan:
     """Choose flat under 50,000 rows, above that HNSW if it fits the budget, and IVF if it does not.
 
     A `kind` other than "auto" is taken as given. Raises BudgetError if the choice does not fit.
