@@ -183,7 +183,7 @@ def _words(text: str, start: int, end: int, _: PassageLimits) -> Iterator[tuple[
 
 
 def _windows(text: str, start: int, end: int, limits: PassageLimits) -> Iterator[tuple[int, int]]:
-    size = max(1, limits.characters // _GROUPS)
+    size = min(limits.characters, max(_LONGEST_CLUSTER, limits.characters // _GROUPS))
     while end - start > size:
         cut = _between_characters(text, start, start + size)
         yield start, cut
