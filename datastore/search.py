@@ -10,6 +10,7 @@ from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort
 from compactds.datastore.segment import Segment
+from compactds.datastore.timing import Clock
 from compactds.datastore.vectors import ExactVectors
 
 
