@@ -38,7 +38,7 @@ VOCABULARY = (
 TEXTS = ["why is the sky blue", "membrane", "energy of light and the red cell . " * 6, "", "Ünable?"]
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, *, pad_token: str | None = "[PAD]") -> None:
     tokenizer = Tokenizer(
         models.WordPiece({piece: i for i, piece in enumerate(VOCABULARY)}, unk_token="[UNK]")
     )
@@ -50,7 +50,8 @@ def write_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="[UNK]",
-        pad_token="[PAD]",
+        pad_token=pad_token,
+        eos_token="[SEP]",
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
@@ -277,10 +278,10 @@ class TestTokens:
         assert encoder.count_tokens([]) == []
 
     def test_nothing_is_cut_and_nothing_is_said(self, bert, capfd, caplog):
-        long = "sky " * 3000
+        long = "sky " * 300
         encoder = load(bert)
-        assert encoder.count_tokens([long] * 600) == [3002] * 600
-        assert len(encoder.token_offsets([long])[0]) == 3000
+        assert encoder.count_tokens([long] * 600) == [302] * 600
+        assert len(encoder.token_offsets([long])[0]) == 300
         assert capfd.readouterr() == ("", "")
         assert not caplog.records
 
@@ -473,7 +474,7 @@ def qwen(tmp_path_factory):
             max_position_embeddings=64,
         )
     ).save_pretrained(folder)
-    write_tokenizer(folder)
+    write_tokenizer(folder, pad_token=None)
     return folder
 
 
