@@ -109,14 +109,31 @@ def content(store: Path) -> dict[str, Any]:
 
 def to_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the figures as a Markdown table."""
-    head = "| encoder | passages | seconds | passages/s | peak RAM, MiB | disk, bytes a passage | index | interrupted: same store |"
-    lines = [head, "|" + " --- |" * 8]
+    heads = (
+        "encoder",
+        "passages",
+        "seconds",
+        "passages/s",
+        "peak RAM, MiB",
+        "disk, bytes a passage",
+        "index",
+    )
+    lines = [
+        "| " + " | ".join((*heads, "same after an interruption")) + " |",
+        "|" + " --- |" * (len(heads) + 1),
+    ]
     for row in rows:
-        same = {None: "not tried", True: "yes", False: "NO"}[row.get("same_store")]
-        lines.append(
-            f"| {row['encoder']} | {row['passages']:,} | {row['seconds']:,.0f} | {row['passages_per_second']:,.1f} "
-            f"| {row['peak_rss_bytes'] / 2**20:,.0f} | {row['bytes_per_passage']:,.0f} | {row['index']} | {same} |"
+        cells = (
+            row["encoder"],
+            f"{row['passages']:,}",
+            f"{row['seconds']:,.0f}",
+            f"{row['passages_per_second']:,.1f}",
+            f"{row['peak_rss_bytes'] / 2**20:,.0f}",
+            f"{row['bytes_per_passage']:,.0f}",
+            row["index"],
+            {None: "not tried", True: "yes", False: "NO"}[row.get("same_store")],
         )
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
