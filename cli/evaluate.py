@@ -1,8 +1,8 @@
 """`compactds evaluate`: measure a store or a server on retrieval, questions and recall."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from compactds.cli.command import Json
 from compactds.cli.output import say, say_json
 from compactds.cli.progress import progress
+from compactds.cli.stores import KEY_VARIABLE, open_store, where_condition
 
 if TYPE_CHECKING:
     from compactds.clients.evaluation import Evaluation, Options, Task
@@ -64,7 +65,7 @@ def evaluate(
         str | None, typer.Option(help="Which queries of a collection count, or which split of MMLU [test].")
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="COMPACTDS_API_KEY", help="The server's key.", show_default=False)
+        str | None, typer.Option(envvar=KEY_VARIABLE, help="The server's key.", show_default=False)
     ] = None,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="Write retrieval's rankings here, in TREC's run format.")
@@ -87,10 +88,10 @@ def evaluate(
     _check_output(run_file, "'--run'")
     if run_file is not None and [kind for kind, _ in named].count("retrieval") != 1:
         raise typer.BadParameter("it needs exactly one retrieval task", param_hint="'--run'")
-    with _open(store, api_key) as engine, _demo_file() as demo:
+    with open_store(store, api_key) as engine, _demo_file() as demo:
         description, limits = _describe(engine)
         asking = Asking(
-            where=_condition(where),
+            where=where_condition(where),
             recall=recall,
             batch_size=min(BATCH_SIZE, limits.get("max_batch", BATCH_SIZE)),
             max_hits=limits.get("max_hits", MAX_HITS),
@@ -175,16 +176,6 @@ def _run(task: "Task", engine: Any) -> "Outcome":
         return task.run(engine, done)
 
 
-def _open(store: str, api_key: str | None) -> AbstractContextManager[Any]:
-    if store.startswith(("http://", "https://")):
-        from compactds.clients import Client
-
-        return Client(store, api_key=api_key)
-    from compactds.datastore import Datastore
-
-    return Datastore.open(store)
-
-
 def _describe(engine: Any) -> tuple[dict[str, Any], dict[str, int]]:
     """Return what the store is, and a server's limits on requests."""
     from compactds.clients import Client
@@ -193,18 +184,6 @@ def _describe(engine: Any) -> tuple[dict[str, Any], dict[str, int]]:
         return engine.describe(), {}
     description = engine.store()
     return description, description.pop("limits", {})
-
-
-def _condition(where: str | None) -> Mapping[str, Any] | str | None:
-    if where is None or not where.lstrip().startswith("{"):
-        return where
-    from json import JSONDecodeError, loads
-
-    try:
-        condition: dict[str, Any] = loads(where)
-    except (JSONDecodeError, RecursionError) as error:
-        raise typer.BadParameter(f"not JSON: {error}", param_hint="'--where'") from error
-    return condition
 
 
 def _settings(options: "Options", where: str | None) -> dict[str, Any]:

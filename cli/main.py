@@ -8,6 +8,7 @@ from compactds.cli.build import build
 from compactds.cli.command import command
 from compactds.cli.demo import demo
 from compactds.cli.doctor import doctor
+from compactds.cli.evaluate import evaluate
 from compactds.cli.inspect import inspect
 from compactds.cli.search import search
 from compactds.cli.serve import serve
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (demo, build, search, serve, inspect, verify, doctor):
+for subcommand in (demo, build, search, serve, evaluate, inspect, verify, doctor):
     app.command()(command(subcommand))
 
 

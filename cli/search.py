@@ -2,8 +2,6 @@
 
 import os
 import textwrap
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,8 +9,8 @@ import typer
 
 from compactds.cli.command import Json
 from compactds.cli.output import clean, say, say_json
+from compactds.cli.stores import KEY_VARIABLE, open_store, where_condition
 
-KEY_VARIABLE = "COMPACTDS_API_KEY"
 _SNIPPET_CHARACTERS = 400
 _WIDTH = 100
 
@@ -36,8 +34,8 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a store for passages that answer a question."""
-    condition = _condition(where)
-    with _open(store) as engine:
+    condition = where_condition(where)
+    with open_store(store, os.environ.get(KEY_VARIABLE)) as engine:
         hits = engine.search(query, k=k, where=condition, candidates=candidates, recall=recall)
     if json:
         say_json({"query": query, "hits": [asdict(hit) for hit in hits], "report": asdict(hits.report)})
@@ -51,30 +49,6 @@ def search(
         f"{report.candidates:,} scored exactly, {took:.1f} ms",
         dim=True,
     )
-
-
-def _open(store: str) -> AbstractContextManager[Any]:
-    if store.startswith(("http://", "https://")):
-        from compactds.clients import Client
-
-        return Client(store, api_key=os.environ.get(KEY_VARIABLE) or None)
-    from compactds.datastore import Datastore
-
-    engine = Datastore.open(store)
-    engine.load_encoders()  # so that the time a search takes is that of the search
-    return engine
-
-
-def _condition(where: str | None) -> Mapping[str, Any] | str | None:
-    if where is None or not where.lstrip().startswith("{"):
-        return where
-    from json import JSONDecodeError, loads
-
-    try:
-        condition: dict[str, Any] = loads(where)
-    except (JSONDecodeError, RecursionError) as error:
-        raise typer.BadParameter(f"not JSON: {error}", param_hint="'--where'") from error
-    return condition
 
 
 def _show(hit: Any) -> None:

@@ -131,5 +131,5 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 
 
 def test_json_flags_are_offered_where_something_is_reported():
-    for name in ("build", "search", "inspect", "verify", "doctor"):
+    for name in ("build", "search", "evaluate", "inspect", "verify", "doctor"):
         assert "--json" in run(name, "--help").stdout
