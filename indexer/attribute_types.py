@@ -139,7 +139,7 @@ def convert(value: Any, kind: FieldType) -> Any:
     try:
         return _CONVERTERS[kind](value)
     except (ValueError, TypeError, OverflowError, AttributeError):
-        raise ValueError(f"{shown(value)} is not a {kind.value}") from None
+        raise ValueError(f"{shown(value)} cannot be read as {kind.value}") from None
 
 
 def shown(value: Any, limit: int = 80) -> str:

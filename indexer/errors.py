@@ -20,13 +20,13 @@ class SourceError(BuildError):
 class RecordError(BuildError):
     """Report one record that cannot become a document; the message names its file and line.
 
-    `origin` is the place, `reason` the message without it.
+    `origin` is the place; `reason` is the message without it, and without a full stop.
     """
 
     code = "invalid_record"
 
     def __init__(self, reason: str, *, origin: str = "", value: Any = None, remedy: str = "") -> None:
-        super().__init__(f"{origin}: {reason}" if origin else reason, value=value, remedy=remedy)
+        super().__init__(f"{origin}: {reason}." if origin else f"{reason}.", value=value, remedy=remedy)
         self.origin = origin
         self.reason = reason
 

@@ -12,6 +12,8 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ITEM = re.compile(r"\s*-\s+(.*)")
 _ELEMENT = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|[^,]+)")
+_QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
+_COMMENT = re.compile(r"(?:^|\s)#")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _LEFT_OUT = object()
 
@@ -106,7 +108,7 @@ def _unquoted(written: str) -> str:
 
 def _without_comment(written: str) -> str:
     written = written.strip()
-    if written[:1] in ("'", '"'):
-        closing = written.find(written[0], 1)
-        return written[: closing + 1] if written[closing + 1 :].lstrip().startswith("#") else written
-    return re.split(r"(?:^|\s)#", written, maxsplit=1)[0].rstrip()
+    quoted = _QUOTED.match(written)
+    if quoted is not None:
+        return quoted[0] if written[quoted.end() :].lstrip().startswith("#") else written
+    return _COMMENT.split(written, maxsplit=1)[0].rstrip()

@@ -4,7 +4,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -69,14 +69,19 @@ def read_json(file: InputFile, reject: Reject) -> Iterator[Record]:
 
 
 def _holds_lines(file: InputFile) -> bool:
+    """Tell whether the first line that isn't blank is an object of its own."""
     with opened(file.path) as stream:
         try:
             line = b""
             while not line.strip():
-                line = stream.readline(MAX_LINE_BYTES)
+                line = stream.readline(_CHUNK_BYTES).removeprefix(codecs.BOM_UTF8)
                 if not line:
                     return True
-            return isinstance(parse(line.removeprefix(codecs.BOM_UTF8)), dict)
+            if line.lstrip().startswith(b"["):
+                return False
+            if len(line) == _CHUNK_BYTES:
+                line += stream.readline(MAX_LINE_BYTES)
+            return isinstance(parse(line), dict)
         except OSError:
             return True  # the line reader reports the damage
         except (ValueError, RecursionError):
@@ -84,47 +89,79 @@ def _holds_lines(file: InputFile) -> bool:
 
 
 def _values(file: InputFile) -> Iterator[tuple[int, Any]]:
-    """Yield (number from 1, value) from a growing buffer that holds one value at most."""
-    decoder = json.JSONDecoder()
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+    """Yield (number from 1, value) of an array, or of values that stand one after another."""
     with opened(file.path) as stream:
-        buffer, position, number, ended = "", 0, 0, False
-        in_array: bool | None = None
+        values = _ValueStream(stream, file)
+        opening = values.next_character()
+        in_array = opening == "["
+        values.position += in_array
         while True:
-            while position < len(buffer) and (
-                buffer[position] in _SPACE or (number and buffer[position] == ",")
-            ):
-                position += 1
-            if in_array is None and position < len(buffer):
-                in_array = buffer[position] == "["
-                position += in_array
-                continue
-            if in_array and buffer[position : position + 1] == "]":
+            character = values.next_character()
+            if character == "," and values.number > 1:
+                values.position += 1
+            elif character == ("]" if in_array else ""):
                 return
+            yield values.number, values.value()
+            values.number += 1
+
+
+class _ValueStream:
+    """Parse values off a stream from a buffer that holds little more than one value."""
+
+    def __init__(self, stream: BinaryIO, file: InputFile) -> None:
+        self._stream = stream
+        self._path = file.path
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self._ended = False
+        self.position = 0
+        self.number = 1
+
+    def next_character(self) -> str:
+        """Return the next character that is no white space, without taking it; "" at the end."""
+        while True:
+            while self.position < len(self._buffer):
+                if self._buffer[self.position] not in _SPACE:
+                    return self._buffer[self.position]
+                self.position += 1
+            if self._ended:
+                return ""
+            self._read()
+
+    def value(self) -> Any:
+        """Return the next value; raise RecordError if there is none, or only a part of one."""
+        self.next_character()
+        while True:
             try:
-                value, position = decoder.raw_decode(buffer, position)
+                value, self.position = self._decoder.raw_decode(self._buffer, self.position)
             except RecursionError as error:
-                raise _invalid(f"invalid JSON: {error}", f"{file.path}: record {number + 1}") from None
+                raise self._error(f"invalid JSON: {error}") from None
             except ValueError as error:
-                if ended:
-                    if position >= len(buffer) and not in_array:
-                        return
-                    raise _invalid(f"invalid JSON: {error}", f"{file.path}: record {number + 1}") from None
-                if len(buffer) - position > MAX_LINE_BYTES:
-                    reason = f"record of more than {MAX_LINE_BYTES:,} characters, or invalid JSON: {error}"
-                    raise _invalid(reason, f"{file.path}: record {number + 1}") from None
-                # Doubling what is read keeps the repeated parsing of a long value linear.
-                try:
-                    chunk = stream.read(max(_CHUNK_BYTES, len(buffer) - position))
-                    buffer, position = buffer[position:] + utf8.decode(chunk, final=not chunk), 0
-                except UnicodeDecodeError:
-                    raise _invalid("invalid UTF-8", f"{file.path}: record {number + 1}") from None
-                except OSError as damage:
-                    raise damaged(file.path, damage) from None
-                ended = not chunk
-                continue
-            number += 1
-            yield number, value
+                held = len(self._buffer) - self.position
+                if self._ended or held > MAX_LINE_BYTES:
+                    reason = (
+                        "" if self._ended else f"more than {MAX_LINE_BYTES:,} characters in one record, or "
+                    )
+                    raise self._error(f"{reason}invalid JSON: {error}") from None
+                self._read()
+            else:
+                return value
+
+    def _read(self) -> None:
+        """Read as much as is held, which keeps the repeated parsing of a long value linear."""
+        held = self._buffer[self.position :]
+        try:
+            chunk = self._stream.read(max(_CHUNK_BYTES, len(held)))
+            self._buffer, self.position = held + self._utf8.decode(chunk, final=not chunk), 0
+        except UnicodeDecodeError:
+            raise self._error("invalid UTF-8") from None
+        except OSError as error:
+            raise damaged(self._path, error) from None
+        self._ended = not chunk
+
+    def _error(self, reason: str) -> RecordError:
+        return _invalid(reason, f"{self._path}: record {self.number}")
 
 
 def _invalid(reason: str, origin: str) -> RecordError:

@@ -45,7 +45,7 @@ class DocumentShape:
         known = set(columns)
         for name in ("text", *sorted(self._named)):
             keys = self._keys[name]
-            if not any(column in known or key.startswith(f"{column}.") for key in keys for column in known):
+            if not any(f"{key}.".startswith(f"{column}.") for key in keys for column in known):
                 raise SourceError(
                     f"{origin} has no column {' or '.join(map(repr, keys))} for {name}.",
                     value=sorted(known),

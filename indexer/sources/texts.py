@@ -36,15 +36,14 @@ class DocumentFiles:
         except RecordError as error:
             self._reject(error, "")
             return
-        yield Record(
-            str(file.path), _values(file, extracted), extracted.text[:RAW_LIMIT].encode("utf-8", "replace")
-        )
+        raw = extracted.text[:RAW_LIMIT].encode("utf-8", "replace")
+        yield Record(str(file.path), _values(file, extracted), raw)
 
     def report(self) -> None:
         """Log how many files were neither UTF-8 nor of a declared encoding."""
         if self._guessed:
             logger.warning(
-                "read %d files as Windows-1252, as they are not UTF-8 and declare no other encoding (first: %s)",
+                "read %d files as Windows-1252, being neither UTF-8 nor what they declare (first: %s)",
                 len(self._guessed),
                 self._guessed[0],
             )

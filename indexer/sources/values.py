@@ -90,7 +90,7 @@ def _foreign_value(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Return compact JSON; dates are ISO 8601, NaN is null."""
+    """Return compact JSON with dates in ISO 8601 and null for bytes."""
     try:
         return orjson.dumps(value, default=_json_default).decode()
     except TypeError:  # integers beyond 64 bits, lone surrogates
