@@ -9,7 +9,7 @@ from compactds.datastore.calibration import calibrate
 from compactds.datastore.manifest import CalibrationPoint
 from compactds.datastore.plan import choose_plan, effort_for
 from compactds.datastore.search import EMPTY, Ranking, best, complete, rescore, scan
-from compactds.datastore.vectors import ExactVectors
+from compactds.datastore.vectors import ExactVectors, widen
 
 
 def stored(tmp_path, array: np.ndarray, dtype: str = "float32") -> ExactVectors:
@@ -30,6 +30,12 @@ def test_gathered_rows_are_the_stored_ones_in_the_order_asked(tmp_path, array, d
     expected = array[rows].astype(dtype).astype(np.float32)
     np.testing.assert_array_equal(vectors.gather(rows), expected)
     assert vectors.gather(np.empty(0, np.int64)).shape == (0, 48)
+
+
+def test_every_half_float_is_widened_exactly():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    np.testing.assert_array_equal(widen(finite).view(np.uint32), finite.astype(np.float32).view(np.uint32))
 
 
 @pytest.mark.parametrize("k", [1, 10, 5_000, 9_000])
