@@ -61,6 +61,7 @@ def collection(tmp_path):
         ("2", "", "deep sea water"),
         ("3", "stars", "bright water"),
         ("4", "long", long_text),
+        ("5", "", ""),
     ]
     (folder / "corpus.jsonl").write_text(
         "".join(
@@ -88,6 +89,7 @@ def test_figures_are_those_computed_by_hand_and_the_store_is_kept(benchmark, col
     assert f"{expected:.4f}" in capsys.readouterr().out
     record = json.loads(out.read_text())
     assert record["results"][0]["figures"][0]["value"] == pytest.approx(expected)
-    assert record["build"]["passages"] == record["build"]["documents"] == 4  # the long one is not split
+    assert record["build"]["passages"] == record["build"]["documents"] == 4  # the long one is whole
+    assert record["settings"]["without text"] == 1
     benchmark.main(arguments, encoder=WordEncoder())
     assert "the store was up to date" in capsys.readouterr().out
