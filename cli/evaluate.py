@@ -62,7 +62,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Documents per ranking [what the measures need].")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which queries of a collection count, or which split of MMLU [test].")
+        str | None, typer.Option(help="Score only these queries of a collection: its split test, dev, …")
     ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar=KEY_VARIABLE, help="The server's key.", show_default=False)

@@ -83,8 +83,15 @@ def test_options_reach_the_searches(paths):
     assert {call[1:] for call in searcher.calls} == {(4, "year = 1", 0.9), (4, "year = 1", 1.0)}
 
 
-def test_a_split_and_a_name_can_be_given(paths):
-    task = load_task("mmlu", str(paths["mmlu"]), Options(split="dev"), name="warm-up")
+def test_a_split_is_the_collections_and_leaves_other_tasks_alone(paths):
+    options = Options(split="dev")
+    assert load_task("mmlu", str(paths["mmlu"]), options).searches == 12
+    with pytest.raises(EvaluationError, match="no query belongs to split 'dev'"):
+        load_task("retrieval", str(paths["retrieval"]), options)
+
+
+def test_a_task_can_be_named(paths):
+    task = load_task("mmlu", str(paths["mmlu"] / "dev"), Options(), name="warm-up")
     assert (task.name, task.searches) == ("warm-up", 4)
 
 
@@ -94,5 +101,3 @@ def test_a_task_that_cannot_run_is_refused_when_it_is_loaded(paths):
     assert all(kind in caught.value.remedy for kind in KINDS)
     with pytest.raises(EvaluationError, match="does not exist"):
         load_task("retrieval", str(paths["retrieval"]), Options(measures=["nDGC@10"]))
-    with pytest.raises(EvaluationError, match="no query belongs to split 'dev'"):
-        load_task("retrieval", str(paths["retrieval"]), Options(split="dev"))

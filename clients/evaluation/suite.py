@@ -25,7 +25,7 @@ class Options:
     """Hold what tasks can be told.
 
     `k` is that of recall@k; `top_n` hits score a choice; `limit` bounds the questions of a subject and
-    the queries of other tasks; `split` is a collection's or MMLU's; `depth` and `max_k` are those of
+    the queries of other tasks; `split` is a collection's; `depth` and `max_k` are those of
     `evaluate_retrieval`.
     """
 
@@ -72,7 +72,7 @@ def load_task(kind: str, path: str, options: Options, name: str | None = None) -
         case "recall":
             return _recall(load_queries(path), options, name or kind)
         case "mmlu":
-            return _choices(load_mmlu(path, options.split or "test"), options, name or kind)
+            return _choices(load_mmlu(path), options, name or kind)
         case "arc":
             return _choices(load_arc(path), options, name or kind)
         case "choices":
