@@ -644,6 +644,16 @@ class TestParquet:
         with pytest.raises(RecordError, match=r"a\.parquet: damaged or truncated file"):
             read_file(tmp_path, "a.parquet", b"PAR1 nothing")
 
+    def test_text_that_is_not_utf8_is_refused_by_row(self, tmp_path):
+        path = self.write(tmp_path, {"text": pa.array([b"a", b"\xff"]).view(pa.string())})
+        with pytest.raises(RecordError, match=r"a\.parquet: row 2: invalid UTF-8"):
+            read(path)
+
+    def test_names_of_columns_that_are_not_utf8_are_refused(self, tmp_path):
+        data = self.write(tmp_path, {"text": ["a"], "zzzz": [1]}, store_schema=False).read_bytes()
+        with pytest.raises(RecordError, match=r"a\.parquet: damaged or truncated file"):
+            read_file(tmp_path, "a.parquet", data.replace(b"zzzz", b"\xff\xff\xff\xff"))
+
     def test_a_table_without_text_is_refused(self, tmp_path):
         with pytest.raises(SourceError, match="has no column 'text'"):
             read(self.write(tmp_path, {"a": [1]}))

@@ -34,7 +34,7 @@ def read_parquet(file: InputFile, shape: DocumentShape, reject: Reject) -> Itera
                         reject(RecordError(str(values), origin=origin, remedy=SKIP_REMEDY), "")
     except (FileNotFoundError, PermissionError) as error:
         raise unreadable(file.path, error) from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
         reject(damaged(file.path, error), "")
 
 
@@ -55,10 +55,12 @@ def _rows(batch: pa.RecordBatch, vector_key: str | None) -> Iterator[dict[str, A
 def _values(batch: pa.RecordBatch) -> Sequence[dict[str, Any] | Exception]:
     try:
         return cast(list[dict[str, Any]], batch.to_pylist())
-    except (ValueError, OverflowError):  # Python has no date before year 1 or after 9999
+    except (ValueError, OverflowError) as error:
         if len(batch) > 1:
             return [row for number in range(len(batch)) for row in _values(batch.slice(number, 1))]
-        return [ValueError("a date or time is outside the years 1 to 9999")]
+        if isinstance(error, UnicodeDecodeError):
+            return [ValueError("invalid UTF-8")]
+        return [ValueError("a date or time is outside the years 1 to 9999")]  # Python has no others
 
 
 def _in_microseconds(column: pa.Array) -> pa.Array:
