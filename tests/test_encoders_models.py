@@ -558,6 +558,10 @@ class TestStatic:
         resumed = load_encoder(options, bundle_root=tmp_path / "store" / "encoders" / "ann")
         assert resumed.spec == encoder.spec
 
+    def test_a_store_that_lost_its_model_says_so(self, static, tmp_path):
+        with pytest.raises(EncoderError, match=r"encoders/ann lacks model\.safetensors"):
+            load_spec(replace(static.spec, bundled="encoders/ann"), store_root=tmp_path)
+
     def test_a_bundle_outside_the_store_is_refused(self, static, tmp_path):
         for place in ("../elsewhere", "/etc"):
             with pytest.raises(EncoderError, match="outside the store"):

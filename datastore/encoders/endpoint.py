@@ -22,8 +22,8 @@ _SMALLEST_PROBE_COSINE = 0.999
 class EndpointEncoder:
     """Encode queries and passages through an HTTP server.
 
-    The server is not told to cut anything, and its tokens cannot be counted here: a text it finds too
-    long is an error. Threads may share it.
+    Its tokens cannot be counted here. A text the server finds too long is an error, unless it speaks the
+    OpenAI protocol and cuts in silence, which that protocol cannot forbid. Threads may share it.
     """
 
     def __init__(self, client: EmbeddingClient, spec: EncoderSpec) -> None:

@@ -129,7 +129,7 @@ def _static(options: EncoderOptions, bundle: Path | None) -> StaticEncoder:
     )
     preset = find_preset(base)
     name = f"{_STATIC}:{preset.model if preset else base}"
-    if bundle is not None and bundle.is_dir() and is_static(bundle):
+    if bundle is not None:
         return open_static(bundle, name, settings)
     folder = locate(base, preset)
     if is_static(folder):

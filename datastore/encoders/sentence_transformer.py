@@ -53,6 +53,7 @@ class SentenceTransformerEncoder:
         self._spec = spec
         self._batch_size = batch_size
         self._bfloat16 = bfloat16
+        self._full_dimension = int(model.get_embedding_dimension() or spec.dimension)
         self._turn = threading.Lock()
 
     @property
@@ -119,15 +120,28 @@ class SentenceTransformerEncoder:
         device = self._model.device.type
         precision = torch.autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
         with self._turn, precision:
+            vectors = self._encode_batches(checked, prompt)
+        return cut_and_normalize(vectors, self._spec.dimension, normalize=self._spec.normalized)
+
+    def _encode_batches(self, texts: list[str], prompt: str) -> Vectors:
+        """Return full vectors in the order of the texts, computed longest first.
+
+        Batches are copied out one by one: if their tensors were kept until the end, as the library does,
+        they would scatter over the heap and keep it from shrinking.
+        """
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        vectors = np.empty((len(texts), self._full_dimension), np.float32)
+        for start in range(0, len(texts), self._batch_size):
+            rows = order[start : start + self._batch_size]
             found = self._model.encode(
-                checked,
+                [texts[row] for row in rows],
                 prompt=prompt,
                 batch_size=self._batch_size,
                 show_progress_bar=False,
                 convert_to_tensor=True,
             )
-        vectors = found.to(torch.float32).cpu().numpy()
-        return cut_and_normalize(vectors, self._spec.dimension, normalize=self._spec.normalized)
+            vectors[rows] = found.float().cpu().numpy()
+        return vectors
 
 
 def load_sentence_transformer(

@@ -141,7 +141,7 @@ def open_static(folder: Path, name: str, settings: Settings | None = None) -> St
         raise EncoderError(
             f"{folder} lacks model.safetensors or tokenizer.json.",
             value=str(folder),
-            remedy="Point to a folder that StaticModel.save_pretrained wrote.",
+            remedy="Point to a folder that StaticModel.save_pretrained wrote; in a store, copy it again.",
         )
     hashes = {file: file_sha256(weights / file) for file in ("model.safetensors", "tokenizer.json")}
     names = [*_MODEL_FILES, "tokenizer.json", *(f"0_StaticEmbedding/{file}" for file in hashes)]
