@@ -120,6 +120,6 @@ class PassageReader:
 
 
 def _passage(batch: pa.RecordBatch, offset: int) -> Passage:
-    row = {name: batch.column(name)[offset].as_py() for name in PASSAGE_SCHEMA.names}
+    (row,) = batch.slice(offset, 1).to_pylist()
     row["attributes"] = orjson.loads(row["attributes"])
     return Passage(id=passage_id(row["document_id"], row["position"]), **row)

@@ -1,17 +1,25 @@
 """The search over one segment, as plain functions over arrays: mask, candidates, exact scores."""
 
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex, Mask, Rows, Scores
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort
 from compactds.datastore.segment import Segment
 from compactds.datastore.timing import Clock
-from compactds.datastore.vectors import ExactVectors
+from compactds.datastore.vectors import ExactVectors, inner_products
+
+MATRIX_FROM_QUERIES = 8
+"""From so many queries on, a scan multiplies matrices: faster, but with the threads of BLAS."""
+
+_matrix_turn = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +49,23 @@ def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Mask | None) 
     """Score every allowed row exactly, in bounded memory, for a batch of queries."""
     rows = None if allowed is None else np.flatnonzero(allowed)
     total = vectors.rows if rows is None else len(rows)
+    by_matrix = len(queries) >= MATRIX_FROM_QUERIES
     rankings = [EMPTY] * len(queries)
     for numbers, block in vectors.blocks(rows):
-        scores = queries @ block.T
-        for position, ranking in enumerate(rankings):
+        if by_matrix:
+            with _matrix_turn:
+                products = queries @ block.T
+        for place, ranking in enumerate(rankings):
+            scores = products[place] if by_matrix else inner_products(queries[place], block)
             merged = best(
-                np.concatenate((ranking.scores, scores[position])),
-                np.concatenate((ranking.rows, numbers)),
-                k,
+                np.concatenate((ranking.scores, scores)), np.concatenate((ranking.rows, numbers)), k
             )
-            rankings[position] = Ranking(*merged, total)
+            rankings[place] = Ranking(*merged, total)
+    if by_matrix:  # with the scores that a query on its own gets
+        rankings = [
+            replace(rescore(vectors, query, ranking.rows, k), scored=total)
+            for query, ranking in zip(queries, rankings, strict=True)
+        ]
     return rankings
 
 
@@ -103,11 +118,22 @@ def search_segment(
         calibration=segment.record.calibration,
     )
     if plan.name == "ann":
-        rows = propose(segment.index, proposing, plan, mask)
-        clock.lap("candidates")
-        rankings = [
-            rescore(segment.vectors, query, row, effort.k) for query, row in zip(deciding, rows, strict=True)
-        ]
+        spent = [0.0, 0.0]
+
+        def answer(part: slice) -> list[Ranking]:
+            start = time.perf_counter()
+            proposed = propose(segment.index, proposing[part], plan, mask)
+            middle = time.perf_counter()
+            rankings = [
+                rescore(segment.vectors, query, rows, effort.k)
+                for query, rows in zip(deciding[part], proposed, strict=True)
+            ]
+            spent[0] += middle - start
+            spent[1] += time.perf_counter() - middle
+            return rankings
+
+        rankings = share_out(answer, len(proposing))
+        clock.lap_shares({"candidates": spent[0], "exact": spent[1]})
         rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=mask, matching=matching)
     else:
         rankings = scan(segment.vectors, deciding, effort.k, mask)

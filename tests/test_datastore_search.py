@@ -1,5 +1,6 @@
 """Exact scoring over vectors on disk: gathers, scans, ties, plans, and completing short results."""
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +8,10 @@ from hypothesis import strategies as st
 
 from compactds.datastore.calibration import calibrate
 from compactds.datastore.manifest import CalibrationPoint
+from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import choose_plan, effort_for
 from compactds.datastore.search import EMPTY, Ranking, best, complete, rescore, scan
+from compactds.datastore.timing import Clock
 from compactds.datastore.vectors import ExactVectors, widen
 
 
@@ -49,6 +52,18 @@ def test_a_scan_equals_sorting_all_scores(tmp_path, array, k, monkeypatch):
         np.testing.assert_allclose(ranking.scores, scores[expected], atol=1e-4)
         assert ranking.scored == 5_000
         assert ranking.rows[0] == expected[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_query_gets_the_same_scores_alone_and_in_a_batch(tmp_path, array, dtype):
+    vectors = stored(tmp_path, array, dtype)
+    together = scan(vectors, array[:20], 10, None)
+    for query, ranking in zip(array[:20], together, strict=True):
+        (alone,) = scan(vectors, query[None], 10, None)
+        np.testing.assert_array_equal(alone.scores, ranking.scores)
+        np.testing.assert_array_equal(alone.rows, ranking.rows)
+        np.testing.assert_array_equal(rescore(vectors, query, alone.rows, 10).scores, ranking.scores)
+        assert alone.scored == ranking.scored == 5_000
 
 
 def test_a_scan_under_a_mask_returns_allowed_rows_only(tmp_path, array):
@@ -160,3 +175,32 @@ def test_an_exact_index_needs_no_calibration(tmp_path, array):
     index = Shuffling(array)
     index.exact = True
     assert calibrate(index, stored(tmp_path, array), stored(tmp_path, array)) == ()
+
+
+class TestSharingOut:
+    @pytest.mark.parametrize("count", [0, 1, 2, 3, 64, 1_000])
+    def test_every_query_is_answered_once_and_in_order(self, count):
+        assert share_out(lambda part: list(range(part.start, part.stop)), count) == list(range(count))
+
+    def test_faiss_gets_one_thread_inside_and_its_own_number_outside(self):
+        before = faiss.omp_get_max_threads()
+        inside = share_out(lambda part: [faiss.omp_get_max_threads()] * (part.stop - part.start), 10)
+        assert set(inside) == {1}
+        assert faiss.omp_get_max_threads() == before
+
+    def test_an_error_in_a_part_reaches_the_caller(self):
+        def fail(part):
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            share_out(fail, 10)
+
+
+def test_shares_of_a_lap_add_up_to_the_time_that_passed(monkeypatch):
+    now = iter([10.0, 12.0, 13.0])
+    monkeypatch.setattr("compactds.datastore.timing.time.perf_counter", lambda: next(now))
+    timings: dict[str, float] = {}
+    clock = Clock(timings)
+    clock.lap_shares({"candidates": 3.0, "exact": 1.0})
+    clock.lap("exact")
+    assert timings == {"candidates": 1500.0, "exact": 1500.0}
