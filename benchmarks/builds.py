@@ -81,7 +81,9 @@ def finish(arguments: Sequence[str]) -> dict[str, Any]:
 
 def stop_halfway(arguments: Sequence[str]) -> str:
     """Run a build, send it Ctrl-C about halfway through encoding, and return its last words."""
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             share = SHARE_ENCODED.search(line)
@@ -92,6 +94,11 @@ def stop_halfway(arguments: Sequence[str]) -> str:
     if process.returncode != 130:
         raise RuntimeError(f"the build ended with {process.returncode} before it was interrupted")
     return f"{line.decode().strip()} | {rest[-1] if rest else ''}"
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does to programs it starts in the background: they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def content(store: Path) -> dict[str, Any]:

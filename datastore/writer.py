@@ -167,21 +167,24 @@ def finish_segment(
 def publish(root: Path, folder: Path, manifest: Manifest, *, replaces: Manifest | None) -> Manifest:
     """Move a finished segment into the store and make `manifest` the store's manifest.
 
-    The segment gets the next free number before its digest. What the replaced manifest named and the
-    new one does not is removed last: until the manifest is replaced, readers see the old store.
+    The segment's digest gets a number before it, one more than the replaced store's. What the replaced
+    manifest named and the new one does not is removed last: until the manifest is replaced, readers see
+    the old store. What no manifest names, a build left that was stopped right here; it is removed first.
     """
     segments = root / SEGMENTS_FOLDER
     segments.mkdir(exist_ok=True)
     (record,) = manifest.segments
-    taken = [int(path.name.split("-")[0]) for path in segments.iterdir() if path.name[0].isdecimal()]
-    name = f"{max(taken, default=0) + 1}-{record.name}"
+    live = [] if replaces is None else [segment.name for segment in replaces.segments]
+    for path in segments.iterdir():
+        if path.name not in live:
+            shutil.rmtree(path)
+    name = f"{max((int(old.split('-')[0]) for old in live), default=0) + 1}-{record.name}"
     folder.rename(segments / name)
     sync_folder(segments)
     published = replace(manifest, segments=(replace(record, name=name),))
     write_manifest(root, published)
-    if replaces is not None:
-        for old in replaces.segments:
-            shutil.rmtree(segments / old.name, ignore_errors=True)
+    for old in live:
+        shutil.rmtree(segments / old, ignore_errors=True)
     return published
 
 

@@ -94,6 +94,7 @@ class _Build:
         key = self._key()
         existing = _existing(self._out)
         if existing is not None and self._is_current(existing, key):
+            Workspace.discard(self._out, key)
             self._progress.note(f"{self._out} is up to date: recipe and inputs are unchanged.")
             return self._result(existing, {}, resumed=False, unchanged=True)
         workspace, resumed = Workspace.open(self._out, key)
@@ -111,7 +112,7 @@ class _Build:
             record,
             name=self._recipe.name,
             software=f"compactds {_version('compactds')}",
-            recipe={"key": key, "resolved": self._recipe.model_dump(mode="json", exclude_defaults=True)},
+            recipe={"key": key, "resolved": _portable(self._recipe)},
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
         published = publish(self._out, workspace.segment, manifest, replaces=existing)
@@ -155,7 +156,8 @@ class _Build:
         if self._recipe.encoder.kind == "vectors":
             return {}
         with self._timed("load encoders"):
-            self._progress.stage("loading encoder", None)
+            if self._given is None:
+                self._progress.stage("loading encoder", None)
             configs = {"ann": self._recipe.encoder}
             if self._recipe.exact_encoder is not None:
                 configs["exact"] = self._recipe.exact_encoder
@@ -225,7 +227,8 @@ class _Build:
                 plan = self._plan(state.passages, specs[0])  # a budget too small is told before hours of work
                 passager = self._passager(encoders)
                 for role, encoder in encoders.items():
-                    self._progress.stage(f"encoding with {encoder.spec.model}", state.passages)
+                    stage = f"encoding ({role})" if len(encoders) > 1 else "encoding"
+                    self._progress.stage(stage, state.passages)
                     role_dtype = dtype if role == "exact" else "float16"
                     counts[role] = encode_shards(
                         workspace, state.shards, encoder, role, passager, role_dtype, self._progress
@@ -289,6 +292,17 @@ class _Build:
         start = time.perf_counter()
         yield
         self._stages_s[stage] = self._stages_s.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _portable(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as the manifest keeps it: files by their names, since a store may travel."""
+    resolved = recipe.model_dump(mode="json", exclude_defaults=True)
+    for source in resolved["sources"]:
+        if Path(source["path"]).is_absolute():
+            source["path"] = Path(source["path"]).name
+    if "vectors" in resolved:
+        resolved["vectors"] = Path(resolved["vectors"]).name
+    return resolved
 
 
 def _source_options(source: Source, recipe: Recipe) -> SourceOptions:

@@ -74,19 +74,24 @@ def _list_documents(workspace: Workspace, state: ReadState, path: Path) -> None:
     schema = SHARD_SCHEMA.empty_table().select(names).schema
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for number in range(state.shards):
-            shard = workspace.read_shard(number)
+            shard = workspace.read_shard(number, [*names, "position"])
             writer.write_table(shard.filter(pc.equal(shard.column("position"), 0)).select(names))
 
 
 def _drop(workspace: Workspace, state: ReadState, repeated: np.ndarray) -> dict[str, list[int]]:
     """Rewrite the shards that hold repeated documents; return duplicates and passages per source."""
+    if not len(repeated):
+        return {
+            "duplicates": [0] * len(state.sources),
+            "passages": [source.passages for source in state.sources],
+        }
     bounds = np.cumsum([source.records for source in state.sources])
     passages = np.zeros(len(bounds), dtype=np.int64)
     for number in range(state.shards):
-        shard = workspace.read_shard(number)
-        ordinals = shard.column("ordinal").to_numpy()
+        ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
         kept = ~np.isin(ordinals, repeated)
         if not kept.all():
+            shard = workspace.read_shard(number)
             if workspace.has_vectors(number, "given"):
                 given = workspace.read_vectors(number, "given")
                 if len(given) == len(kept):

@@ -51,7 +51,7 @@ def encode_shards(
         saved = workspace.read_state(state) if workspace.has_vectors(number, role) else None
         if saved is not None:
             count = EncodingCount(**saved)
-            progress.advance(workspace.read_shard(number).num_rows)
+            progress.advance(len(workspace.read_shard(number, ["ordinal"])))
         else:
             count = _encode_shard(workspace, number, encoder, role, passager, dtype, progress)
             workspace.write_state(state, {"truncated": count.truncated, "zero": count.zero})
@@ -68,7 +68,7 @@ def _encode_shard(
     dtype: str,
     progress: Progress,
 ) -> EncodingCount:
-    shard = workspace.read_shard(number)
+    shard = workspace.read_shard(number, ["title", "text"])
     texts = [
         passager.encoded_text(title, text)
         for title, text in zip(
@@ -116,7 +116,7 @@ def take_given_vectors(
     bad: list[int] = []
     dimension, normalized = 0, True
     for number in range(shards):
-        ordinals = workspace.read_shard(number).column("ordinal").to_numpy()
+        ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
         given = workspace.read_vectors(number, "given") if rows is None else rows[ordinals].astype(np.float32)
         if dimension and given.shape[1] != dimension:
             raise BuildError(

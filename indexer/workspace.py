@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,13 @@ class Workspace:
             workspace.write_state("key", {"key": key})
         return workspace, resumed
 
+    @classmethod
+    def discard(cls, out: Path, key: str) -> None:
+        """Remove what a build with this key left behind when it was stopped after publishing."""
+        workspace = cls(out / WORK_FOLDER)
+        if workspace.read_state("key") == {"key": key}:
+            workspace.clear()
+
     def read_state(self, name: str) -> Any:
         """Return what `write_state` saved under `name`, or None."""
         try:
@@ -106,10 +113,15 @@ class Workspace:
             writer.write_table(table)
         _settle(beside, self._shard(number))
 
-    def read_shard(self, number: int) -> pa.Table:
-        """Return the passages of a shard."""
-        with pa.ipc.open_file(pa.memory_map(str(self._shard(number)))) as reader:
-            return reader.read_all()
+    def read_shard(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the passages of a shard: all columns, or the named ones without reading the others."""
+        with pa.memory_map(str(self._shard(number))) as file:
+            if columns is None:
+                return pa.ipc.open_file(file).read_all()
+            names = pa.ipc.open_file(file).schema.names
+            fields = sorted(names.index(column) for column in columns)
+            options = pa.ipc.IpcReadOptions(included_fields=fields)
+            return pa.ipc.open_file(file, options=options).read_all()
 
     def write_vectors(self, number: int, role: str, vectors: Vectors, dtype: str) -> None:
         """Save a shard's vectors for a role: "given", "exact" or "ann"."""

@@ -164,6 +164,34 @@ def test_it_can_be_interrupted_again_and_again(tmp_path, corpus, tiny_model, enc
     assert content(tmp_path / "store") == content(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("step", ["write_manifest", "clear"])
+def test_stopped_while_publishing_it_ends_in_the_same_store(
+    tmp_path, corpus, tiny_model, encoder, monkeypatch, step
+):
+    wanted = recipe(corpus, tiny_model)
+    build(wanted, tmp_path / "straight", encoder=encoder)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if step == "clear":
+            patch.setattr("compactds.indexer.workspace.Workspace.clear", stop)
+        else:
+            patch.setattr("compactds.datastore.writer.write_manifest", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(wanted, tmp_path / "store", encoder=encoder)
+    build(wanted, tmp_path / "store", encoder=encoder)
+    assert content(tmp_path / "store") == content(tmp_path / "straight")
+    assert not (tmp_path / "store" / ".build").exists()
+
+
+def test_the_manifest_names_files_and_not_where_they_were(tmp_path, corpus, tiny_model, encoder):
+    build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    resolved = json.loads((tmp_path / "store" / "manifest.json").read_text())["recipe"]["resolved"]
+    assert resolved["sources"] == [{"path": "corpus.jsonl"}]
+
+
 def test_a_changed_recipe_starts_over(tmp_path, corpus, tiny_model, encoder):
     with pytest.raises(KeyboardInterrupt):
         build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(66), encoder=encoder)
