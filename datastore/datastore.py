@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from compactds.datastore.ann.base import Mask
 from compactds.datastore.encoders import Encoder, load_spec
-from compactds.datastore.encoders.base import EncoderSpec, Vectors
+from compactds.datastore.encoders.base import EncoderSpec
 from compactds.datastore.errors import (
     DamagedStoreError,
     EncoderMismatchError,
@@ -23,7 +23,15 @@ from compactds.datastore.errors import (
 )
 from compactds.datastore.facets import count_values
 from compactds.datastore.manifest import Manifest, read_manifest
-from compactds.datastore.queries import Effort, check_effort, check_queries, check_vectors
+from compactds.datastore.queries import (
+    Effort,
+    Queries,
+    check_effort,
+    check_mode,
+    check_queries,
+    check_vectors,
+    find_truncated,
+)
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
 from compactds.datastore.search import merge, search_segment
 from compactds.datastore.segment import LEDGER_FILE, Segment, open_segment
@@ -104,6 +112,7 @@ class Datastore:
         where: Where = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> Hits: ...
     @overload
     def search(
@@ -114,6 +123,7 @@ class Datastore:
         where: Where = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> list[Hits]: ...
     @overload
     def search(
@@ -125,6 +135,7 @@ class Datastore:
         where: Where = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> Hits | list[Hits]: ...
     def search(
         self,
@@ -135,26 +146,28 @@ class Datastore:
         where: Where = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> Hits | list[Hits]:
         """Return the `k` best passages for a query, or for each of several.
 
         Give `query` (text, or a list of texts) or `vectors` (shape (d,) or (n, d), from the store's
         encoder). `where` limits which passages may be returned; min(k, matching) always are.
         `candidates` is how many rows are scored exactly; `recall` asks for an expected recall@k
-        instead, and 1.0 searches exhaustively.
+        instead, and 1.0 searches exhaustively. `mode` is "dense", the only one there is.
 
         Raises SearchError, VectorError, WhereError, EncoderError or DamagedStoreError.
         """
+        check_mode(mode)
         effort = check_effort(k, candidates, recall)
         expression = parse_where(where, self.schema)
         timings: dict[str, float] = {}
         clock = Clock(timings)
-        proposing, deciding, single = self._query_vectors(query, vectors)
+        queries = self._query_vectors(query, vectors)
         clock.lap("encode")
-        if not len(proposing):
+        if not len(queries.proposing):
             return []
-        results = self._search_vectors(proposing, deciding, effort, expression, timings, clock)
-        return results[0] if single else results
+        results = self._search_vectors(queries, effort, expression, timings, clock)
+        return results[0] if queries.single else results
 
     def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise PassageNotFoundError if the store does not hold it."""
@@ -242,8 +255,8 @@ class Datastore:
             raise StoreError(f"the store at {self.path} is closed.", remedy="Open it again.")
         return self._segments
 
-    def _query_vectors(self, query: Any, vectors: ArrayLike | None) -> tuple[Vectors, Vectors, bool]:
-        """Return the queries as both encoders see them, and whether there was a single one."""
+    def _query_vectors(self, query: Any, vectors: ArrayLike | None) -> Queries:
+        """Return the queries as both encoders see them."""
         propose_spec, decide_spec = self.manifest.encoder, self.manifest.exact_encoder
         if (query is None) == (vectors is None):
             raise SearchError(
@@ -256,22 +269,24 @@ class Datastore:
                     "this store has two encoders, so one vector is not enough.", remedy="Query it with text."
                 )
             checked, single = check_vectors(vectors, propose_spec)
-            return checked, checked, single
+            return Queries(checked, checked, [False] * len(checked), single)
         texts, single = check_queries(query)
         if propose_spec.kind == "vectors":
             raise SearchError(
                 "this store was built from ready-made vectors and names no encoder.",
                 remedy="Query it with vectors, or build it with --encoder naming the one that made them.",
             )
-        proposing = self._encoder(propose_spec).encode_queries(texts)
+        encoder = self._encoder(propose_spec)
+        proposing, truncated = encoder.encode_queries(texts), find_truncated(encoder, texts)
         if propose_spec == decide_spec:
-            return proposing, proposing, single
-        return proposing, self._encoder(decide_spec).encode_queries(texts), single
+            return Queries(proposing, proposing, truncated, single)
+        exact = self._encoder(decide_spec)
+        either = [one or other for one, other in zip(truncated, find_truncated(exact, texts), strict=True)]
+        return Queries(proposing, exact.encode_queries(texts), either, single)
 
     def _search_vectors(
         self,
-        proposing: Vectors,
-        deciding: Vectors,
+        queries: Queries,
         effort: Effort,
         expression: Expression | None,
         timings: dict[str, float],
@@ -284,7 +299,7 @@ class Datastore:
         clock.lap("filter")
         plans, found = [], []
         for (segment, mask), offset in zip(masks, self._offsets, strict=False):
-            plan, rankings = search_segment(segment, mask, proposing, deciding, effort, clock)
+            plan, rankings = search_segment(segment, mask, queries.proposing, queries.deciding, effort, clock)
             plans.append(plan)
             found.append([(ranking, offset) for ranking in rankings])
         merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
@@ -297,9 +312,9 @@ class Datastore:
                     Hit(score=float(score), rank=rank, passage=passage)
                     for rank, (score, passage) in enumerate(zip(ranking.scores, texts, strict=True), start=1)
                 ),
-                SearchReport(plan_name, matching, ranking.scored, timings),
+                SearchReport(plan_name, matching, ranking.scored, timings, truncated),
             )
-            for ranking, texts in zip(merged, passages, strict=True)
+            for ranking, texts, truncated in zip(merged, passages, queries.truncated, strict=True)
         ]
 
     def _masks(self, expression: Expression | None) -> list[tuple[Segment, Mask | None]]:

@@ -57,6 +57,12 @@ class SearchError(CompactdsError):
     code = "invalid_search"
 
 
+class UnsupportedModeError(SearchError):
+    """Refuse a mode of search this version does not have."""
+
+    code = "unsupported_mode"
+
+
 class VectorError(SearchError):
     """Refuse a vector of the wrong dimension, or one that is zero or not finite."""
 

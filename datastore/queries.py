@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from compactds.datastore.encoders.base import EncoderSpec, Vectors
-from compactds.datastore.errors import SearchError, VectorError
+from compactds.datastore.encoders.base import Encoder, EncoderSpec, Vectors
+from compactds.datastore.errors import SearchError, UnsupportedModeError, VectorError
 
 MAX_K = 10_000
 MAX_CANDIDATES = 100_000
+SPECIAL_TOKENS = 8
+"""More than any model puts around a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,51 @@ class Effort:
     k: int
     candidates: int | None
     recall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Hold the queries of a search, equally many in each: for candidates, and for exact scores.
+
+    `truncated` tells which were longer than an encoder reads, `single` that they are one query and not
+    a list.
+    """
+
+    proposing: Vectors
+    deciding: Vectors
+    truncated: Sequence[bool]
+    single: bool
+
+
+def check_mode(mode: Any) -> None:
+    """Raise UnsupportedModeError for a mode of search this version does not have."""
+    if mode != "dense":
+        raise UnsupportedModeError(
+            f"mode is {mode!r}; this version searches in mode 'dense'.",
+            value=mode,
+            remedy="Leave mode out.",
+        )
+
+
+def find_truncated(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
+    """Tell which queries have more tokens than the encoder reads; the rest of those is not used.
+
+    No token is shorter than a character, so that most queries need not be counted.
+    """
+    limit = encoder.spec.max_tokens
+    if limit is None:
+        return [False] * len(texts)
+    prompted = [encoder.spec.query_prompt + text for text in texts]
+    long = [place for place, text in enumerate(prompted) if len(text) + SPECIAL_TOKENS > limit]
+    found = [False] * len(texts)
+    if long:
+        (prompt,) = encoder.token_offsets([encoder.spec.passage_prompt])
+        special = encoder.overhead_tokens - len(prompt)
+        for place, tokens in zip(
+            long, encoder.token_offsets([prompted[place] for place in long]), strict=True
+        ):
+            found[place] = len(tokens) + special > limit
+    return found
 
 
 def check_effort(k: Any, candidates: Any, recall: Any) -> Effort:

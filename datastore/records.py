@@ -47,13 +47,15 @@ class SearchReport:
     """Say how a search was answered.
 
     `plan` is the plan that ran, `matching` how many rows the where expression allowed, `candidates`
-    how many rows were scored exactly, `timings_ms` what each stage took for the whole batch.
+    how many rows were scored exactly, `timings_ms` what each stage took for the whole batch. `truncated`
+    tells that the query was longer than the encoder reads, so that its end was not used.
     """
 
     plan: str
     matching: int
     candidates: int
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    truncated: bool = False
 
 
 class Hits(list[Hit]):

@@ -20,6 +20,7 @@ from compactds.datastore.errors import (
     StoreError,
     StoreFormatError,
     StoreNotFoundError,
+    UnsupportedModeError,
     VectorError,
 )
 from compactds.datastore.verify import verify
@@ -156,6 +157,16 @@ def test_threads_get_what_one_thread_gets(built, encoder):
             assert list(pool.map(run, jobs)) == alone
 
 
+def test_a_query_longer_than_the_encoder_reads_is_reported(store):
+    short, long = "light of the star", "light " * 31  # the encoder reads 32 tokens, two of them special
+    assert [hits.report.truncated for hits in store.search([short, long, "light " * 30])] == [
+        False,
+        True,
+        False,
+    ]
+    assert not store.search(vectors=np.ones(16)).report.truncated
+
+
 class TestPassagesAndCounts:
     def test_a_passage_is_found_by_its_id(self, store):
         for hit in store.search("light", k=30):
@@ -227,6 +238,12 @@ class TestWrongUse:
     def test_query(self, store, query):
         with pytest.raises(SearchError, match="query"):
             store.search(query)
+
+    @pytest.mark.parametrize("mode", ["hybrid", "lexical", "", None, 1])
+    def test_mode(self, store, mode):
+        assert store.search("light", mode="dense")
+        with pytest.raises(UnsupportedModeError, match="mode is"):
+            store.search("light", mode=mode)
 
     def test_both_or_neither_of_query_and_vectors(self, store):
         with pytest.raises(SearchError, match="either"):
