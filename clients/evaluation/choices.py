@@ -13,7 +13,15 @@ from statistics import fmean
 from compactds.clients.evaluation.errors import EvaluationError
 from compactds.clients.evaluation.intervals import Interval, mean_of_proportions, wilson
 from compactds.clients.evaluation.protocol import Hit, Searcher
-from compactds.clients.evaluation.searching import PLAIN, Asking, Progress, ask, check_count, ignore_progress
+from compactds.clients.evaluation.searching import (
+    PLAIN,
+    Asking,
+    Progress,
+    ask,
+    check_count,
+    ignore_progress,
+    is_truncated,
+)
 from compactds.clients.evaluation.tasks import Question
 
 NOTHING_FOUND = float("-inf")
@@ -53,7 +61,8 @@ class ChoicesReport:
 
     `accuracy` is over all questions, `macro` the plain mean of the subjects' accuracies, each with its
     95 % interval; `chance` and `macro_chance` are what guessing reaches. `tied` counts questions whose
-    best score is shared. `top_n` is how many hits score a choice.
+    best score is shared. `top_n` is how many hits score a choice. `truncated` counts
+    queries that the encoder did not read to their end.
     """
 
     accuracy: float
@@ -68,6 +77,7 @@ class ChoicesReport:
     top_n: int
     queries: int
     seconds: float
+    truncated: int = 0
 
 
 def evaluate_choices(
@@ -105,6 +115,7 @@ def evaluate_choices(
         top_n=top_n,
         queries=len(texts),
         seconds=answers.seconds,
+        truncated=sum(map(is_truncated, answers.hits)),
     )
 
 

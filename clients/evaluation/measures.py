@@ -30,6 +30,19 @@ def needed_depth(measures: Sequence[Any]) -> int:
     return max(int(measure.params.get("cutoff", DEFAULT_DEPTH)) for measure in measures)
 
 
+def check_depth(measures: Sequence[Any], depth: int | None) -> None:
+    """Raise EvaluationError for a measure that looks further down a ranking than `depth` documents."""
+    for measure in measures:
+        cutoff = measure.params.get("cutoff")
+        if depth is not None and cutoff is not None and cutoff > depth:
+            raise EvaluationError(
+                f"measure {measure} looks at {cutoff} documents, and depth is {depth}.",
+                value=depth,
+                remedy=f"Leave depth out, give at least {cutoff}, or name another measure.",
+                code=WRONG_VALUE,
+            )
+
+
 def compute(
     measures: Sequence[Any],
     judgements: Mapping[str, Mapping[str, int]],

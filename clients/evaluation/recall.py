@@ -7,7 +7,15 @@ from statistics import fmean
 from compactds.clients.evaluation.errors import EvaluationError
 from compactds.clients.evaluation.intervals import SEED, Interval, bootstrap_mean
 from compactds.clients.evaluation.protocol import Hit, Searcher
-from compactds.clients.evaluation.searching import PLAIN, Asking, Progress, ask, check_count, ignore_progress
+from compactds.clients.evaluation.searching import (
+    PLAIN,
+    Asking,
+    Progress,
+    ask,
+    check_count,
+    ignore_progress,
+    is_truncated,
+)
 
 TOLERANCE = 1e-6  # relative: what the same score may differ by when it is computed in another batch
 
@@ -18,7 +26,8 @@ class RecallReport:
 
     `per_query` has one value per query, in order; None where exact search found nothing either (a
     where expression that allows no row). `mean`, `worst` and `interval` are over the others. The
-    seconds are those of the searches alone.
+    seconds are those of the searches alone. `truncated` counts queries that the encoder did not read to
+    their end.
     """
 
     k: int
@@ -28,6 +37,7 @@ class RecallReport:
     per_query: tuple[float | None, ...]
     seconds: float
     exact_seconds: float
+    truncated: int = 0
 
 
 def recall_against_exact(
@@ -70,6 +80,7 @@ def recall_against_exact(
         per_query=per_query,
         seconds=found.seconds,
         exact_seconds=exact.seconds,
+        truncated=sum(map(is_truncated, found.hits)),
     )
 
 

@@ -59,6 +59,14 @@ class Evaluation:
     versions: Mapping[str, str] = field(default_factory=lambda: software_versions())
 
 
+def truncation_notes(truncated: int, queries: int) -> list[str]:
+    """Return the note on queries that the encoder did not read to their end, if there are any."""
+    if not truncated:
+        return []
+    longer = f"{truncated:,} of {queries:,} queries were longer than the encoder reads"
+    return [f"{longer}; their ends were not used"]
+
+
 def retrieval_result(task: str, report: RetrievalReport) -> TaskResult:
     """Return a retrieval report as one result of a run."""
     notes = []
@@ -72,6 +80,7 @@ def retrieval_result(task: str, report: RetrievalReport) -> TaskResult:
         notes.append(f"{report.without_text} judged queries have no text and were left out")
     if report.without_relevant:
         notes.append(f"{report.without_relevant} queries have no relevant document and were left out")
+    notes += truncation_notes(report.truncated, len(report.run))
     return TaskResult(
         task=task,
         figures=tuple(Figure(result.name, result.mean, result.interval) for result in report.measures),
@@ -91,6 +100,7 @@ def choices_result(task: str, report: ChoicesReport) -> TaskResult:
     notes = [f"{len(report.outcomes)} questions, {len(report.subjects)} subjects"]
     if report.tied:
         notes.append(f"{report.tied} questions have several best choices, which share the credit")
+    notes += truncation_notes(report.truncated, report.queries)
     return TaskResult(
         task=task,
         figures=tuple(figures),
@@ -125,6 +135,7 @@ def recall_result(task: str, report: RecallReport) -> TaskResult:
     if report.seconds > 0:
         speed += f", {report.exact_seconds / report.seconds:.1f} times as long"
     nothing = sum(value is None for value in report.per_query)
+    left_out = [f"{nothing} queries match nothing and were left out"] if nothing else []
     return TaskResult(
         task=task,
         figures=(
@@ -133,7 +144,7 @@ def recall_result(task: str, report: RecallReport) -> TaskResult:
         ),
         queries=len(report.per_query),
         seconds=report.seconds,
-        notes=(speed, *([f"{nothing} queries match nothing and were left out"] if nothing else [])),
+        notes=(speed, *left_out, *truncation_notes(report.truncated, len(report.per_query))),
         breakdown={"exact_seconds": report.exact_seconds},
         items=[{"query": index, "recall": value} for index, value in enumerate(report.per_query)],
     )
@@ -158,7 +169,11 @@ def to_markdown(evaluation: Evaluation) -> str:
     encoder = store.get("encoder")
     if isinstance(encoder, Mapping):
         identity.append(f"encoder {encoder.get('model')} ({str(encoder.get('fingerprint'))[:12]})")
-    settings = [f"{name} {value}" for name, value in evaluation.settings.items() if value is not None]
+    settings = [
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in evaluation.settings.items()
+        if value is not None
+    ]
     software = [f"{name} {number}" for name, number in evaluation.versions.items()]
     lines = [
         ": ".join([evaluation.store_path, ", ".join(identity)] if identity else [evaluation.store_path]),

@@ -10,9 +10,23 @@ from urllib.parse import quote
 from compactds.clients.evaluation.beir import Collection
 from compactds.clients.evaluation.errors import EvaluationError
 from compactds.clients.evaluation.intervals import SEED, Interval, bootstrap_mean
-from compactds.clients.evaluation.measures import DEFAULT_MEASURES, compute, needed_depth, parse_measures
+from compactds.clients.evaluation.measures import (
+    DEFAULT_MEASURES,
+    check_depth,
+    compute,
+    needed_depth,
+    parse_measures,
+)
 from compactds.clients.evaluation.protocol import Hit, Searcher
-from compactds.clients.evaluation.searching import PLAIN, Asking, Progress, ask, check_count, ignore_progress
+from compactds.clients.evaluation.searching import (
+    PLAIN,
+    Asking,
+    Progress,
+    ask,
+    check_count,
+    ignore_progress,
+    is_truncated,
+)
 
 MAX_K = 10_000
 
@@ -36,6 +50,7 @@ class RetrievalReport:
     `depth` is how many documents each ranking was to have; `short` counts the queries for which fewer
     were found. `per_query` is {query id: {measure: value}}. `judged_found` tells whether any relevant
     document was retrieved at all: if not, the store's document ids are probably not the collection's.
+    `truncated` counts queries that the encoder did not read to their end.
     """
 
     collection: str
@@ -48,6 +63,7 @@ class RetrievalReport:
     without_relevant: int
     judged_found: bool
     seconds: float
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,7 @@ class Retrieved:
     run: Run
     short: int
     seconds: float
+    truncated: int = 0
 
 
 def evaluate_retrieval(
@@ -74,9 +91,10 @@ def evaluate_retrieval(
 
     A document ranks where its best passage does. `depth` is how many documents a ranking has; if left
     out, what the measures need. A query is asked for at most `max_k` passages. Raises EvaluationError
-    for unknown measures, before anything is searched.
+    for unknown measures, and for those that look further than `depth`, before anything is searched.
     """
     parsed = parse_measures(measures)
+    check_depth(parsed, depth)
     depth = needed_depth(parsed) if depth is None else depth
     retrieved = retrieve_documents(
         searcher, collection.queries, depth, asking=asking, max_k=max_k, progress=progress
@@ -98,6 +116,7 @@ def evaluate_retrieval(
         without_relevant=collection.without_relevant,
         judged_found=_any_relevant(collection, rankings),
         seconds=retrieved.seconds,
+        truncated=retrieved.truncated,
     )
 
 
@@ -120,6 +139,7 @@ def retrieve_documents(
     check_count("max_k", max_k)
     query_ids = list(queries)
     run: dict[str, list[tuple[str, float]]] = {}
+    truncated: set[str] = set()
     seconds = 0.0
     for start in range(0, len(query_ids), asking.batch_size):
         pending = query_ids[start : start + asking.batch_size]
@@ -129,13 +149,16 @@ def retrieve_documents(
             seconds += answers.seconds
             unfinished = []
             for query_id, hits in zip(pending, answers.hits, strict=True):
+                if is_truncated(hits):
+                    truncated.add(query_id)
                 run[query_id] = group_by_document(hits)[:depth]
                 if len(run[query_id]) < depth and len(hits) >= k and k < max_k:
                     unfinished.append(query_id)
             pending = unfinished
             k = min(2 * k, max_k)
         progress(len(run))
-    return Retrieved(run, sum(len(ranked) < depth for ranked in run.values()), seconds)
+    short = sum(len(ranked) < depth for ranked in run.values())
+    return Retrieved(run, short, seconds, len(truncated))
 
 
 def group_by_document(hits: Sequence[Hit]) -> list[tuple[str, float]]:

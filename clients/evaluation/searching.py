@@ -59,6 +59,11 @@ class Answers:
     seconds: float
 
 
+def is_truncated(hits: Any) -> bool:
+    """Tell whether the report of the hits says that the encoder did not read their query to its end."""
+    return bool(getattr(getattr(hits, "report", None), "truncated", False))
+
+
 def ask(
     searcher: Searcher, queries: Sequence[str], k: int, asking: Asking, progress: Progress = ignore_progress
 ) -> Answers:

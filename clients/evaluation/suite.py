@@ -7,7 +7,7 @@ from compactds.clients.evaluation.beir import Collection, read_collection
 from compactds.clients.evaluation.choices import evaluate_choices
 from compactds.clients.evaluation.errors import WRONG_VALUE, EvaluationError
 from compactds.clients.evaluation.intervals import SEED
-from compactds.clients.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from compactds.clients.evaluation.measures import DEFAULT_MEASURES, check_depth, parse_measures
 from compactds.clients.evaluation.protocol import Searcher
 from compactds.clients.evaluation.queries import load_queries
 from compactds.clients.evaluation.recall import recall_against_exact
@@ -87,7 +87,7 @@ def load_task(kind: str, path: str, options: Options, name: str | None = None) -
 
 
 def _retrieval(collection: Collection, options: Options, name: str | None) -> Task:
-    parse_measures(options.measures)
+    check_depth(parse_measures(options.measures), options.depth)
     if options.limit is not None:
         collection = sample_collection(collection, options.limit, options.seed)
     label = name or f"retrieval {collection.name}"
