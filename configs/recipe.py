@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -233,7 +235,8 @@ def recipe_for(paths: Sequence[str], overrides: Mapping[str, Any] | None = None)
 
 
 def _finish(tables: dict[str, Any], overrides: Mapping[str, Any] | None, origin: str) -> Recipe:
-    for key, value in (overrides or {}).items():
+    for key, given in (overrides or {}).items():
+        value = _resolve_override(key.split("."), given)
         if key == "attributes" and isinstance(tables.get(key), dict):
             value = tables[key] | dict(value)
         _set(tables, key.split("."), value)
@@ -249,6 +252,14 @@ def _set(tables: Any, keys: list[str], value: Any) -> None:
             _set(tables.setdefault(keys[0], {}), keys[1:], value)
         else:
             tables[keys[0]] = value
+
+
+def _resolve_override(keys: list[str], value: Any) -> Any:
+    """Return an override with its relative paths made absolute, from the working directory."""
+    tables: dict[str, Any] = {}
+    _set(tables, keys, dict(value) if isinstance(value, Mapping) else value)
+    _resolve_paths(tables, Path())
+    return reduce(getitem, keys, tables)
 
 
 def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:

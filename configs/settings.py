@@ -24,12 +24,15 @@ class ServeSettings(BaseModel):
     api_key: SecretStr | None = Field(
         None, description="The key that requests must carry; without one, none need to."
     )
-    max_k: int = Field(1_000, ge=1, description="The most hits a query may ask for.")
+    max_k: int = Field(1_000, ge=1, le=10_000, description="The most hits a query may ask for.")
     max_batch: int = Field(256, ge=1, description="The most queries a request may hold.")
     max_hits: int = Field(50_000, ge=1, description="The most hits an answer may hold: k times the queries.")
-    max_candidates: int = Field(100_000, ge=1, description="The most candidates a query may ask for.")
+    max_candidates: int = Field(
+        100_000, ge=1, le=100_000, description="The most candidates a query may ask for."
+    )
     max_query_chars: int = Field(100_000, ge=1, description="The longest query, in characters.")
     max_body_bytes: int = Field(16_000_000, ge=1, description="The largest request body, in bytes.")
+    max_concurrent: int = Field(64, ge=1, description="The most requests under way at once.")
     drain_s: int = Field(10, ge=0, description="Seconds that running requests may take to finish at the end.")
 
 
@@ -38,20 +41,21 @@ def load_settings(
 ) -> ServeSettings:
     """Return the settings: defaults, then the file, then COMPACTDS_SERVE_* variables, then flags.
 
-    Empty variables count as unset. Raises ConfigError naming where the wrong value came from.
+    Files and flags must give the very types; variables are text and are converted. Empty variables count
+    as unset. Raises ConfigError naming where the wrong value came from.
     """
     variables = {
         name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for name, value in environment.items()
         if name.startswith(ENVIRONMENT_PREFIX) and value
     }
-    layers = [
-        (str(file), read_toml(file) if file else {}),
-        (f"environment ({ENVIRONMENT_PREFIX}*)", variables),
-        ("command line", dict(flags or {})),
+    layers: list[tuple[str, Mapping[str, Any], bool]] = [
+        (str(file), read_toml(file) if file else {}, True),
+        (f"environment ({ENVIRONMENT_PREFIX}*)", variables, False),
+        ("command line", flags or {}, True),
     ]
     merged: dict[str, Any] = {}
-    for origin, values in layers:
-        validate(ServeSettings, values, origin)
-        merged |= values
+    for origin, values, strict in layers:
+        layer = validate(ServeSettings, values, origin, strict=strict)
+        merged |= {name: getattr(layer, name) for name in layer.model_fields_set}
     return validate(ServeSettings, merged, "settings")

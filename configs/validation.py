@@ -15,15 +15,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(
-    model: type[Model], tables: Mapping[str, Any], origin: str, *, flags: Collection[str] = ()
+    model: type[Model],
+    tables: Mapping[str, Any],
+    origin: str,
+    *,
+    flags: Collection[str] = (),
+    strict: bool | None = None,
 ) -> Model:
     """Return the model filled from the tables; `origin` names their file in messages.
 
-    `flags` are the dotted keys that came from the command line instead. Raises UnknownKeyError for a
-    key the model lacks, InvalidValueError for a missing or wrong one.
+    `flags` are the dotted keys that came from the command line instead. `strict` says whether a value
+    must have the very type, or may be converted to it; the model decides if left out. Raises
+    UnknownKeyError for a key the model lacks, InvalidValueError for a missing or wrong one.
     """
     try:
-        return model.model_validate(dict(tables))
+        return model.model_validate(dict(tables), strict=strict)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key often shows as a missing one too: name the misspelling first.

@@ -318,6 +318,22 @@ class TestRecipeFor:
         with pytest.raises(InvalidValueError, match="'passages' in the top level is 1"):
             recipe_for([str(path)], {"passages.words": 80})
 
+    def test_paths_given_start_at_the_working_directory(self, tmp_path, monkeypatch):
+        recipe = tmp_path / "recipes" / "recipe.toml"
+        recipe.parent.mkdir()
+        recipe.write_text('[[sources]]\npath = "a.txt"\n')
+        monkeypatch.chdir(tmp_path)
+        models = {"encoder": {"model": "./near"}, "exact_encoder": {"model": "../far"}}
+        built = load_recipe(recipe, models)
+        assert built.encoder.model == str(tmp_path / "near")
+        assert built.exact_encoder is not None
+        assert Path(built.exact_encoder.model).resolve() == tmp_path.parent / "far"
+        assert models["encoder"] == {"model": "./near"}
+        assert load_recipe(recipe, {"encoder.model": "./near"}).encoder.model == str(tmp_path / "near")
+        assert load_recipe(recipe, {"encoder": {"model": "minilm"}}).encoder.model == "minilm"
+        assert load_recipe(recipe, {"vectors": "v.npy"}).vectors == tmp_path / "v.npy"
+        assert built.sources[0].path == str(recipe.parent / "a.txt")
+
     def test_an_encoder_given_replaces_the_recipes_with_all_its_settings(self, tmp_path):
         path = write(tmp_path, ONE_SOURCE + '[encoder]\nmodel = "e5"\nquery_prompt = "query: "\n')
         recipe = recipe_for([str(path)], {"encoder": {"model": "minilm"}})

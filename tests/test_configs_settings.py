@@ -6,6 +6,7 @@ import pytest
 
 from compactds.configs.errors import ConfigFileError, InvalidValueError, UnknownKeyError
 from compactds.configs.settings import ServeSettings, load_settings
+from compactds.datastore.queries import MAX_CANDIDATES, MAX_K
 from compactds.server.settings import ServerSettings
 
 
@@ -54,6 +55,29 @@ def test_a_mistake_names_the_place_it_was_made(tmp_path):
         load_settings(file, {})
     with pytest.raises(ConfigFileError, match="absent"):
         load_settings(tmp_path / "absent", {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["port = true", 'max_k = "7"', "drain_s = 1.0", "host = 1", "max_k = 10001", "max_candidates = 100001"],
+)
+def test_a_file_gives_the_very_types_and_no_more_than_the_engine_takes(tmp_path, line):
+    file = tmp_path / "serve.toml"
+    file.write_text(line + "\n")
+    with pytest.raises(InvalidValueError, match=line.split()[0]):
+        load_settings(file, {})
+
+
+def test_a_flag_gives_the_very_type_and_a_variable_is_text(tmp_path):
+    with pytest.raises(InvalidValueError, match="command line"):
+        load_settings(None, {}, {"port": "1"})
+    with pytest.raises(InvalidValueError, match="environment"):
+        load_settings(None, {"COMPACTDS_SERVE_PORT": "true"})
+    file = tmp_path / "serve.toml"
+    file.write_text('api_key = "abc"\nmax_k = 10000\nmax_candidates = 100000\n')
+    settings = load_settings(file, {"COMPACTDS_SERVE_PORT": "7"}, {"host": "::1"})
+    assert (settings.port, settings.max_k, settings.max_candidates) == (7, MAX_K, MAX_CANDIDATES)
+    assert settings.api_key is not None
 
 
 def test_settings_are_those_of_the_server():
