@@ -1,5 +1,6 @@
 """`compactds evaluate`: measure a store or a server on retrieval, questions and recall."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import typer
 from compactds.cli.command import Json
 from compactds.cli.output import say, say_json
 from compactds.cli.progress import progress
-from compactds.cli.stores import KEY_VARIABLE, open_store, where_condition
+from compactds.cli.stores import KEY_VARIABLE, check_search, load_encoders, open_store, where_condition
 
 if TYPE_CHECKING:
     from compactds.clients.evaluation import Evaluation, Options, Task
@@ -64,9 +65,6 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Score only these queries of a collection: its split test, dev, …")
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar=KEY_VARIABLE, help="The server's key.", show_default=False)
-    ] = None,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="Write retrieval's rankings here, in TREC's run format.")
     ] = None,
@@ -80,6 +78,7 @@ def evaluate(
 ) -> None:
     """Measure how well a store retrieves, and what that does for answers."""
     from compactds.clients.evaluation import Asking, Evaluation, Options, to_json, to_markdown, write_run
+    from compactds.clients.evaluation.measures import check_depth, parse_measures
     from compactds.clients.evaluation.retrieval import MAX_K
     from compactds.clients.evaluation.searching import BATCH_SIZE, MAX_HITS
 
@@ -88,10 +87,15 @@ def evaluate(
     _check_output(run_file, "'--run'")
     if run_file is not None and [kind for kind, _ in named].count("retrieval") != 1:
         raise typer.BadParameter("it needs exactly one retrieval task", param_hint="'--run'")
-    with open_store(store, api_key) as engine, _demo_file() as demo:
+    condition = where_condition(where)
+    names = [name for name in _SEPARATOR.split(measures) if name]
+    if any(kind == "retrieval" for kind, _ in named):
+        check_depth(parse_measures(names), depth)
+    with open_store(store, os.environ.get(KEY_VARIABLE)) as engine, _demo_file() as demo:
+        check_search(engine, where=condition, k=k, recall=recall)
         description, limits = _describe(engine)
         asking = Asking(
-            where=where_condition(where),
+            where=condition,
             recall=recall,
             batch_size=min(BATCH_SIZE, limits.get("max_batch", BATCH_SIZE)),
             max_hits=limits.get("max_hits", MAX_HITS),
@@ -102,16 +106,17 @@ def evaluate(
             top_n=top_n,
             limit=limit,
             seed=seed,
-            measures=[name for name in _SEPARATOR.split(measures) if name],
+            measures=names,
             depth=depth,
             split=split,
             max_k=limits.get("max_k", MAX_K),
         )
         # Everything is read and checked before the first search.
         loaded = [_load(kind, path, demo, options) for kind, path in named]
+        load_encoders(engine)
         outcomes = [_run(task, engine) for task in loaded]
     results = tuple(outcome.result for outcome in outcomes)
-    evaluation = Evaluation(store, description, _settings(options, where), results)
+    evaluation = Evaluation(store, description, _settings(options, where, outcomes), results)
     if out is not None:
         _write(evaluation, out)
     for outcome in outcomes:
@@ -178,15 +183,15 @@ def _run(task: "Task", engine: Any) -> "Outcome":
 
 def _describe(engine: Any) -> tuple[dict[str, Any], dict[str, int]]:
     """Return what the store is, and a server's limits on requests."""
-    from compactds.clients import Client
-
-    if not isinstance(engine, Client):
-        return engine.describe(), {}
-    description = engine.store()
+    description = engine.describe()
     return description, description.pop("limits", {})
 
 
-def _settings(options: "Options", where: str | None) -> dict[str, Any]:
+def _settings(options: "Options", where: str | None, outcomes: "Sequence[Outcome]") -> dict[str, Any]:
+    from compactds.clients.evaluation.measures import needed_depth, parse_measures
+
+    ranked = any(outcome.run is not None for outcome in outcomes)
+    depth = options.depth or needed_depth(parse_measures(options.measures))
     return {
         "k": options.k,
         "top_n": options.top_n,
@@ -195,6 +200,8 @@ def _settings(options: "Options", where: str | None) -> dict[str, Any]:
         "limit": options.limit,
         "seed": options.seed,
         "split": options.split,
+        "measures": list(options.measures) if ranked else None,
+        "depth": depth if ranked else None,
     }
 
 

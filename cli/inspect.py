@@ -1,13 +1,18 @@
 """`compactds inspect`: what a store is, what went into it, and what it takes on disk and in memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from json import loads
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compactds.cli.command import Json
 from compactds.cli.output import say, say_json, table
+
+if TYPE_CHECKING:
+    from compactds.datastore.manifest import Manifest
 
 
 def inspect(
@@ -15,11 +20,11 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Say what a store holds, how it was built, and what it takes on disk and in memory."""
-    from compactds.datastore import Datastore
+    from compactds.datastore.manifest import read_manifest
 
-    with Datastore.open(store) as opened:
-        described = opened.describe()
-        ledgers = opened.ledgers()
+    manifest = read_manifest(store)  # and the ledgers: no index is read into memory
+    described = describe(manifest)
+    ledgers = [_read_ledger(store, segment.name) for segment in manifest.segments]
     if json:
         say_json({**described, "ledgers": ledgers})
         return
@@ -28,6 +33,42 @@ def inspect(
         for line in lines:
             say(f"  {line}")
         say()
+
+
+def describe(manifest: "Manifest") -> dict[str, Any]:
+    """Return what `Datastore.describe` does, but for the memory that only an open store knows."""
+    files: dict[str, int] = {}
+    for segment in manifest.segments:
+        for name, record in segment.files.items():
+            files[name] = files.get(name, 0) + record.bytes
+    facts = ("name", "format", "created", "software", "documents", "passages")
+    kept = ("name", "passages", "exact_dtype", "index", "calibration")
+    segments = [asdict(segment) for segment in manifest.segments]
+    return {
+        **{name: getattr(manifest, name) for name in facts},
+        "schema": manifest.schema.to_json(),
+        "encoder": manifest.encoder.to_json(),
+        "exact_encoder": manifest.exact_encoder.to_json(),
+        "segments": [{name: segment[name] for name in kept} for segment in segments],
+        "disk_bytes": files,
+        "ram_bytes": {"index": sum(segment.index.ram_bytes for segment in manifest.segments)},
+    }
+
+
+def _read_ledger(store: Path, segment: str) -> dict[str, Any]:
+    from compactds.datastore.errors import DamagedStoreError
+    from compactds.datastore.segment import LEDGER_FILE, SEGMENTS_FOLDER
+
+    path = store / SEGMENTS_FOLDER / segment / LEDGER_FILE
+    try:
+        ledger: dict[str, Any] = loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedStoreError(
+            f"{path} cannot be read: {error}.",
+            value=str(path),
+            remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
+        ) from error
+    return ledger
 
 
 def _sections(

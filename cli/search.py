@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from compactds.cli.command import Json
-from compactds.cli.output import clean, say, say_json
-from compactds.cli.stores import KEY_VARIABLE, open_store, where_condition
+from compactds.cli.output import clean, say, say_json, warn
+from compactds.cli.stores import KEY_VARIABLE, check_search, load_encoders, open_store, where_condition
 
 _SNIPPET_CHARACTERS = 400
 _WIDTH = 100
@@ -36,6 +36,8 @@ def search(
     """Search a store for passages that answer a question."""
     condition = where_condition(where)
     with open_store(store, os.environ.get(KEY_VARIABLE)) as engine:
+        check_search(engine, where=condition, k=k, candidates=candidates, recall=recall, queries=[query])
+        load_encoders(engine)
         hits = engine.search(query, k=k, where=condition, candidates=candidates, recall=recall)
     if json:
         say_json({"query": query, "hits": [asdict(hit) for hit in hits], "report": asdict(hits.report)})
@@ -43,6 +45,8 @@ def search(
     for hit in hits:
         _show(hit)
     report = hits.report
+    if getattr(report, "truncated", False):
+        warn("the query is longer than the encoder reads; its end was not used")
     took = sum(report.timings_ms.values())
     say(
         f"{len(hits)} of {report.matching:,} matching passages, plan {report.plan}, "

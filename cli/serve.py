@@ -51,6 +51,7 @@ def serve(
         warn("Ctrl-C stops it")
 
     with Datastore.open(store) as engine:
+        engine.load_encoders()  # a server that cannot answer text does not start
         serve_engine(engine, settings, on_ready=announce)
     warn("stopped")
 

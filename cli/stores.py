@@ -1,7 +1,7 @@
-"""What subcommands that search share: stores by folder or URL, and where conditions."""
+"""What subcommands that search share: stores by folder or URL, where conditions, early checks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,16 +11,48 @@ KEY_VARIABLE = "COMPACTDS_API_KEY"
 
 
 def open_store(store: str, api_key: str | None) -> AbstractContextManager[Any]:
-    """Return a store that is ready to be searched: the one in a folder, or a server's if it is a URL."""
-    if store.startswith(("http://", "https://")):
-        from compactds.clients import Client
+    """Return the store in a folder, its encoders not loaded yet, or a server's if it is a URL."""
+    if not store.startswith(("http://", "https://")):
+        from compactds.datastore import Datastore
 
+        return Datastore.open(store)
+    from compactds.clients import Client
+    from compactds.clients.errors import BadRequestError
+
+    try:
         return Client(store, api_key=api_key or None)
-    from compactds.datastore import Datastore
+    except BadRequestError as error:
+        raise typer.BadParameter(str(error), param_hint="'STORE'") from error
 
-    engine = Datastore.open(store)
-    engine.load_encoders()  # so that the time a search takes is that of the search
-    return engine
+
+def check_search(
+    engine: Any,
+    *,
+    where: Any,
+    k: int,
+    candidates: int | None = None,
+    recall: float | None = None,
+    queries: Sequence[str] = (),
+) -> None:
+    """Refuse what makes no sense to ask the store in a folder; a server checks by itself."""
+    from compactds.clients import Client
+
+    if isinstance(engine, Client):
+        return
+    from compactds.datastore.queries import check_effort, check_queries
+    from compactds.filters import parse_where
+
+    check_effort(k, candidates, recall)
+    check_queries(queries)
+    parse_where(where, engine.schema)
+
+
+def load_encoders(engine: Any) -> None:
+    """Load the encoders of the store in a folder, so that the time a search takes is that of the search."""
+    from compactds.clients import Client
+
+    if not isinstance(engine, Client):
+        engine.load_encoders()
 
 
 def where_condition(where: str | None) -> Mapping[str, Any] | str | None:

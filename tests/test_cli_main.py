@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from compactds.cli.command import command
 from compactds.cli.main import app
 from compactds.clients.errors import ClientError
-from compactds.configs.errors import UnknownKeyError
+from compactds.configs.errors import ConfigFileError, UnknownKeyError
 from compactds.datastore.errors import SearchError, StoreNotFoundError
 
 SUBCOMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
@@ -82,6 +82,7 @@ def test_wrong_use_exits_with_2(arguments):
         ),
         (ClientError("refused."), 1, ["error: refused."]),
         (UnknownKeyError("unknown key.", remedy="Mean it?"), 2, ["error: unknown key.", "Mean it?"]),
+        (ConfigFileError("no such file."), 1, ["error: no such file."]),
         (SearchError("k is 0."), 2, ["error: k is 0."]),
         (FileNotFoundError(2, "No such file", "a\nb"), 1, [r"error: No such file: 'a\nb'"]),
         (OSError(28, "No space left on device"), 1, ["error: No space left on device"]),
@@ -103,6 +104,20 @@ def test_a_failure_is_a_line_and_a_remedy(error, code, lines):
     assert done.exit_code == code
     assert done.stdout == ""
     assert done.stderr.splitlines() == lines
+
+
+WRONG_REQUESTS = [
+    "empty_query",
+    "limit_exceeded",
+    "invalid_request",
+    "unsupported_mode",
+    "unsupported_option",
+]
+
+
+@pytest.mark.parametrize("code", ["invalid_where", "unknown_field", *WRONG_REQUESTS])
+def test_what_a_server_refuses_is_wrong_use_as_for_a_folder(code):
+    assert runner.invoke(failing(ClientError("refused.", code=code))).exit_code == 2
 
 
 def test_debug_adds_the_traceback():

@@ -1,7 +1,7 @@
 """`compactds search`: the same question to a folder or a server, printed to be read or as JSON."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +10,7 @@ import compactds.clients
 import compactds.datastore
 from compactds.cli.main import app
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
+from compactds.filters import FieldType, Schema
 
 PASSAGE = Passage(
     id="sky#0",
@@ -42,6 +43,9 @@ class Engine:
         self.asked = None
         Engine.last = self
 
+    schema = Schema({"year": FieldType.INT64, "a": FieldType.STRING})
+    loaded = False
+
     @classmethod
     def open(cls, path):
         return cls(path)
@@ -60,10 +64,19 @@ class Engine:
         return HITS
 
 
+class Server(Engine):
+    """A server, which checks searches and has its encoders loaded."""
+
+    schema = None
+
+    def load_encoders(self):
+        raise AssertionError("a server does that")
+
+
 @pytest.fixture(autouse=True)
 def engine(monkeypatch):
     monkeypatch.setattr(compactds.datastore, "Datastore", Engine, raising=False)
-    monkeypatch.setattr(compactds.clients, "Client", Engine)
+    monkeypatch.setattr(compactds.clients, "Client", Server)
     monkeypatch.delenv("COMPACTDS_API_KEY", raising=False)
 
 
@@ -89,7 +102,7 @@ def test_a_server_is_asked_with_the_key_from_the_environment(monkeypatch):
     [
         ("year >= 2015", "year >= 2015"),
         ('{"year": {"$gte": 2015}}', {"year": {"$gte": 2015}}),
-        ('  {"a": null}', {"a": None}),
+        ('  {"a": "b"}', {"a": "b"}),
     ],
 )
 def test_a_condition_is_sql_or_json(where, condition):
@@ -112,6 +125,39 @@ def test_wrong_use_exits_with_2(arguments, message):
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["why?", "--where", "year >"], "not a condition"),
+        (["why?", "--where", "yeer > 1"], "Did you mean 'year'?"),
+        (["why?", "--where", "year = 'x'"], "year"),
+        (["why?", "-k", "10001"], "k is 10001"),
+        (["why?", "-k", "9", "--candidates", "8"], "candidates is 8"),
+        (["why?", "--recall", "0"], "recall is 0"),
+        ([" "], "empty"),
+    ],
+)
+def test_a_mistake_is_found_before_the_encoders_are_loaded(arguments, message):
+    done = run("store", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not Engine.last.loaded
+    assert Engine.last.asked is None
+
+
+def test_an_address_that_is_none_is_wrong_use(monkeypatch):
+    monkeypatch.undo()
+    done = run("http://", "why?")
+    assert done.exit_code == 2
+    assert "is not the URL of a server" in done.stderr
+
+
+def test_a_query_that_was_cut_is_told(monkeypatch):
+    assert run("store", "why?").stderr == ""
+    monkeypatch.setattr(Engine, "search", lambda *_, **__: Hits([], replace(HITS.report, truncated=True)))
+    assert run("store", "why?").stderr == "the query is longer than the encoder reads; its end was not used\n"
 
 
 def test_hits_are_printed_to_be_read():

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from compactds.cli.main import app
 from compactds.cli.serve import curl, server_settings
 from compactds.configs.recipe import recipe_for
+from compactds.datastore import Datastore
 from compactds.indexer.build import build
 
 runner = CliRunner()
@@ -64,6 +66,25 @@ class TestInspect:
         assert document["passages"] == 6
         assert document["schema"]["year"] == "int64"
         assert document["ledgers"][0]["sources"][0]["documents"] == 6
+
+    def test_it_says_what_an_open_store_says_without_opening_the_index(self, store, monkeypatch):
+        with Datastore.open(store) as opened:
+            described = opened.describe()
+            ledgers = opened.ledgers()
+        monkeypatch.setattr(Datastore, "open", None)
+        described["ram_bytes"].pop("filters")
+        expected = {**described, "ledgers": ledgers}
+        assert json.loads(run("inspect", store, "--json").stdout) == json.loads(json.dumps(expected))
+
+    def test_a_ledger_that_is_gone_fails(self, damaged):
+        ledger = next(damaged.glob("segments/*/ledger.json"))
+        for content in (b"{", b"\xff"):
+            ledger.write_bytes(content)
+            assert run("inspect", damaged).exit_code == 1
+        ledger.unlink()
+        done = run("inspect", damaged)
+        assert done.exit_code == 1
+        assert "ledger.json cannot be read" in done.stderr
 
     def test_two_encoders_are_told_apart(self, store, monkeypatch):
         inspect = importlib.import_module("compactds.cli.inspect")
@@ -145,9 +166,20 @@ class TestServe:
         assert done.exit_code == 1
         assert f"port {port} on 127.0.0.1 is in use" in done.stderr
 
+    def test_a_store_whose_encoder_is_gone_is_not_served(self, tiny_model, tmp_path):
+        model = tmp_path / "model"
+        shutil.copytree(tiny_model, model)
+        (tmp_path / "a.txt").write_text("light of the star")
+        build(recipe_for([str(tmp_path / "a.txt")], {"encoder": {"model": str(model)}}), tmp_path / "store")
+        shutil.rmtree(model)
+        done = run("serve", tmp_path / "store", "--port", "0")
+        assert done.exit_code == 1
+        assert "serving" not in done.stdout
+        assert str(model) in done.stderr
+
     def test_wrong_settings_exit_with_2(self, store, monkeypatch):
         assert run("serve", store, "--port", "70000").exit_code == 2
-        assert run("serve", store, "--config", "absent.toml").exit_code == 2
+        assert run("serve", store, "--config", "absent.toml").exit_code == 1  # like any missing file
         monkeypatch.setenv("COMPACTDS_SERVE_MAX_K", "many")
         assert run("serve", store).exit_code == 2
 

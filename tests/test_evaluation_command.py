@@ -80,8 +80,8 @@ def test_a_server_gives_the_same_figures_as_its_store(store, collection):
         Datastore.open(store) as opened,
         serving(opened, ServerSettings(port=0, api_key="secret", max_batch=3, max_k=50)) as url,
     ):
-        served = run(url, *arguments, "--api-key", "secret")
-        locked_out = run(url, *arguments)
+        served = run(url, *arguments, env={"COMPACTDS_API_KEY": "secret"})
+        locked_out = run(url, *arguments, env={"COMPACTDS_API_KEY": None})
     assert served.exit_code == 0, served.stderr
     document = json.loads(served.stdout)
     assert figures(document) == figures(embedded)
@@ -97,10 +97,13 @@ def test_a_table_is_printed_and_reports_are_written(store, collection, tmp_path)
     assert done.exit_code == 0, done.stderr
     assert re.search(r"\| P@1 +\| 1\.0000 \|", done.stdout)
     assert page.read_text() == done.stdout
+    assert "measures P(rel=1,judged_only=False)@1; depth 1; " in done.stdout
     assert ranks.read_text().splitlines()[0].split()[:2] == ["qdoc/0", "Q0"]
     assert run(store, "-t", task, "--out", full, "--where", "subject = 'law'").exit_code == 0
     document = json.loads(full.read_text())
     assert document["settings"]["where"] == "subject = 'law'"
+    assert document["settings"]["measures"] == ["nDCG@10", "R@100", "RR@10", "AP@100"]
+    assert document["settings"]["depth"] == 100
     assert document["results"][0]["items"][0]["query"] == "qdoc/0"
 
 
@@ -129,6 +132,8 @@ def test_a_where_expression_leaves_out_what_it_does_not_allow(store, collection)
         (["--tasks", "demo", "--limit", "0"], "Invalid value for '--limit'"),
         (["--tasks", "recall", "--where", "color = 'red'"], "unknown field 'color'"),
         (["--tasks", "recall", "--recall", "0"], "recall is 0"),
+        (["--tasks", "recall", "-k", "10001"], "k is 10001"),
+        (["--tasks", "retrieval=x", "--depth", "9"], "measure nDCG@10 looks at 10 documents, and depth is 9"),
     ],
 )
 def test_wrong_use_is_refused(store, arguments, problem):
@@ -136,6 +141,39 @@ def test_wrong_use_is_refused(store, arguments, problem):
     assert done.exit_code == 2
     assert problem in " ".join(done.stderr.replace("│", " ").split())
     assert done.stdout == ""
+
+
+def test_mistakes_are_found_before_the_encoders_are_loaded(store, collection, tmp_path, monkeypatch):
+    def load_encoders(self):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr(Datastore, "load_encoders", load_encoders)
+    for arguments, code in (
+        (["demo", f"mmlu={tmp_path / 'nowhere'}"], 1),
+        (["demo", f"retrieval={collection}", "--measures", "ndcg@10"], 2),
+        (["demo", "--where", "color = 'red'"], 2),
+        (["demo", "--where", "subject ="], 2),
+    ):
+        assert run(store, *arguments).exit_code == code
+    assert "too early" in run(store, "demo").stderr
+
+
+def test_queries_that_were_cut_are_counted(store, tmp_path):
+    questions = [
+        {"id": 1, "question": "light " * 40, "choices": ["a", "b"], "answer": 0},
+        {"id": 2, "question": "light", "choices": ["a", "b", "c"], "answer": 0},
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    (tmp_path / "queries.jsonl").write_text(
+        "\n".join(json.dumps({"_id": str(n), "text": "sun " * n}) for n in (1, 40))
+    )
+    (tmp_path / "qrels.tsv").write_text("1\tdoc/0\t1\n40\tdoc/0\t1\n")
+    done = run(
+        store, f"choices={tmp_path / 'own.jsonl'}", f"retrieval={tmp_path}", f"recall={tmp_path}", "--json"
+    )
+    notes = [result["notes"][-1] for result in json.loads(done.stdout)["results"]]
+    longer = "queries were longer than the encoder reads; their ends were not used"
+    assert notes == [f"2 of 5 {longer}", f"1 of 2 {longer}", f"1 of 2 {longer}"]
 
 
 def test_an_unknown_measure_and_a_missing_file_are_told_before_any_search(store, collection, tmp_path):
