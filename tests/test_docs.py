@@ -1,9 +1,16 @@
 """The documentation names every command, flag, recipe key, setting and variable, and its links hold."""
 
+import ast
+import json
 import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
 import pytest
 import typer
 from pydantic import BaseModel
@@ -11,6 +18,7 @@ from pydantic import BaseModel
 from compactds.cli.main import app
 from compactds.configs.recipe import EncoderConfig, Format, Recipe, TypeName
 from compactds.configs.settings import ENVIRONMENT_PREFIX, ServeSettings
+from compactds.filters import FieldType, Schema, evaluate, parse_where
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cli", "clients", "configs", "datastore", "filters", "indexer", "server")
@@ -163,6 +171,29 @@ def test_the_readme_shows_the_way_in():
         assert word in readme
 
 
+def test_the_filters_of_the_readme_fit_the_demo_corpus():
+    corpus = text_of("configs/demo/corpus.jsonl").splitlines()
+    rows = [json.loads(line) for line in corpus]
+    schema = Schema({"subject": FieldType.STRING, "year": FieldType.INT64})
+
+    class Columns:
+        def column(self, name):
+            return pa.array([row.get(name) for row in rows])
+
+    readme = text_of("README.md")
+    as_sql = re.findall(r'--where "([^"]+)"', readme)
+    as_json = [json.loads(body)["where"] for body in re.findall(r"-d '(.*)'$", readme, re.MULTILINE)]
+    as_python = [ast.literal_eval(where) for where in re.findall(r"where=(\{.*?\})\)", readme)]
+    assert as_sql
+    assert as_json
+    assert as_python
+    for where in (*as_sql, *as_json, *as_python):
+        allowed = evaluate(parse_where(where, schema), Columns(), len(rows))
+        assert 5 <= allowed.sum() < len(rows), where
+    commands = re.findall(r"compactds search (\S+)", readme)
+    assert set(commands) == {"demo-store"}
+
+
 def test_the_image_runs_without_privileges_and_says_when_it_is_ready():
     instructions = re.findall(r"^([A-Z]+) (.*)$", text_of("Dockerfile"), re.MULTILINE)
     last_stage = instructions[max(place for place, (word, _) in enumerate(instructions) if word == "FROM") :]
@@ -174,3 +205,27 @@ def test_the_image_runs_without_privileges_and_says_when_it_is_ready():
     assert "HEALTHCHECK" in found
     assert "/readyz" in text_of("Dockerfile")
     assert not any("API_KEY" in value for word, value in instructions if word in ("ENV", "ARG"))
+
+
+def test_the_image_asks_its_own_server_whether_it_is_ready_past_any_proxy():
+    _, check = re.split(r"^HEALTHCHECK .* CMD ", text_of("Dockerfile"), flags=re.MULTILINE)
+    python, *arguments = json.loads(
+        check.split("\n# The key")[0].split("\nENTRYPOINT")[0].replace("\\\n", "")
+    )
+    assert python == "python"
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/readyz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {"http_proxy": "http://127.0.0.1:1", "COMPACTDS_SERVE_PORT": str(server.server_port)}
+        command = [sys.executable, *arguments]
+        assert subprocess.run(command, env=environment, timeout=60).returncode == 0
+        server.shutdown()
+    assert subprocess.run(command, env=environment, timeout=60, capture_output=True).returncode == 1
