@@ -73,6 +73,7 @@ class Connection:
             raise _url_error(self.url, "")
         headers: dict[str, str | bytes] = {"content-type": "application/json", "accept": "application/json"}
         if self.api_key is not None:
+            _check_key(self.api_key)
             headers["authorization"] = f"Bearer {self.api_key}".encode()
         # A proxy never stands between a machine and itself.
         arguments = {"base_url": url, "headers": headers, "timeout": self.timeout_s}
@@ -86,6 +87,7 @@ def search_call(
     where: Any,
     candidates: int | None,
     recall: float | None,
+    mode: str,
 ) -> Call[Hits | list[Hits]]:
     """Return the call for a search; one query is answered by Hits, several by a list of Hits."""
     body: dict[str, Any] = {"k": k, "explain": True}
@@ -95,6 +97,8 @@ def search_call(
         body["vectors" if _is_batch(vectors) else "vector"] = vectors
     options = {"where": where, "candidates": candidates, "recall": recall}
     body |= {name: value for name, value in options.items() if value is not None}
+    if mode != "dense":
+        body["mode"] = mode
     return Call("POST", "/v1/search", _read_search, encode(body))
 
 
@@ -124,7 +128,7 @@ def facets_call(fields: Sequence[str], where: Any, limit: int) -> Call[dict[str,
     )
 
 
-def store_call() -> Call[dict[str, Any]]:
+def describe_call() -> Call[dict[str, Any]]:
     """Return the call that describes the store."""
     return Call("GET", "/v1/store", lambda data: dict(data))
 
@@ -228,6 +232,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def closed_error() -> ClientError:
+    """Return the error of a client that is used after it was closed."""
+    return ClientError("the client is closed.", remedy="Make another, and ask inside its with block.")
+
+
+def _check_key(key: Any) -> None:
+    """Raise BadRequestError for a key that a header cannot carry as it is; the key is not shown."""
+    if not isinstance(key, str) or not key or key != key.strip() or not key.isprintable():
+        raise BadRequestError(
+            "the API key is empty or no text, begins or ends with a blank, or holds a line break or "
+            "control character.",
+            code="invalid_request",
+            remedy="Give it without; a key read from a file often ends with a line break.",
+        )
+
+
 def _url_error(url: Any, why: str) -> BadRequestError:
     return BadRequestError(
         f"{url!r} is not the URL of a server{why}.",
@@ -244,7 +264,13 @@ def _read_hits(data: Any) -> Hits:
     report = data["report"]
     return Hits(
         (Hit(hit["score"], hit["rank"], _read_passage(hit["passage"])) for hit in data["hits"]),
-        SearchReport(report["plan"], report["matching"], report["candidates"], report["timings_ms"]),
+        SearchReport(
+            report["plan"],
+            report["matching"],
+            report["candidates"],
+            report["timings_ms"],
+            report["truncated"],
+        ),
     )
 
 

@@ -62,6 +62,7 @@ class Client:
         where: Any = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> Hits: ...
     @overload
     def search(
@@ -72,6 +73,7 @@ class Client:
         where: Any = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> list[Hits]: ...
     @overload
     def search(
@@ -83,6 +85,7 @@ class Client:
         where: Any = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> Hits | list[Hits]: ...
     def search(
         self,
@@ -93,15 +96,16 @@ class Client:
         where: Any = None,
         candidates: int | None = None,
         recall: float | None = None,
+        mode: str = "dense",
     ) -> Hits | list[Hits]:
         """Return the `k` best passages for a query, or for each of several.
 
         Give `query` (text, or a list of texts) or `vectors` (one vector or several: lists or arrays).
         `where` is a dict, an SQL condition, or an object with a `to_json()` method. `candidates` is how
         many rows are scored exactly; `recall` asks for an expected recall@k instead, and 1.0 searches
-        exhaustively.
+        exhaustively. `mode` is how to search; 'dense', which compares vectors, is the one there is.
         """
-        return self._send(_wire.search_call(query, vectors, k, where, candidates, recall))
+        return self._send(_wire.search_call(query, vectors, k, where, candidates, recall, mode))
 
     def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise NotFoundError if the store does not hold it."""
@@ -117,9 +121,9 @@ class Client:
         """Return the most frequent values of each field among allowed passages, with their counts."""
         return self._send(_wire.facets_call(fields, where, limit))
 
-    def store(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what the store is, and the server's limits on requests."""
-        return self._send(_wire.store_call())
+        return self._send(_wire.describe_call())
 
     def health(self) -> bool:
         """Tell whether the server can search just now; raise ClientError if it does not answer at all."""
@@ -136,6 +140,10 @@ class Client:
                 outcome = self._http.request(call.method, call.path, content=call.content)
             except httpx2.RequestError as error:
                 outcome = error
+            except RuntimeError as error:
+                if self._http.is_closed:
+                    raise _wire.closed_error() from error
+                raise
             wait_s = self._retries.wait_s(attempt, outcome, patient=call.patient)
             if wait_s is None:
                 return call.finish(outcome)

@@ -36,12 +36,16 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchReport:
-    """Say how a search was answered: plan, rows allowed and scored, milliseconds a stage took."""
+    """Say how a search was answered: plan, rows allowed and scored, milliseconds a stage took.
+
+    `truncated` tells that the query was longer than the encoder reads, so that its end was not used.
+    """
 
     plan: str
     matching: int
     candidates: int
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    truncated: bool = False
 
 
 class Hits(list[Hit]):

@@ -34,6 +34,9 @@ class ReportAnswer(BaseModel):
     matching: int = Field(description="How many passages the where expression allowed.")
     candidates: int = Field(description="How many were scored exactly.")
     timings_ms: dict[str, float] = Field(description="What each stage took, for the whole batch.")
+    truncated: bool = Field(
+        description="Whether the query was longer than the encoder reads, so that its end was not used."
+    )
 
 
 class HitsAnswer(BaseModel):

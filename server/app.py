@@ -1,6 +1,5 @@
 """Put the app together: routes over one engine, errors as problems, limits around them."""
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,13 +15,12 @@ from compactds.filters.errors import CompactdsError
 from compactds.server import compatible
 from compactds.server.answers import ProblemAnswer
 from compactds.server.engine import SearchEngine
-from compactds.server.middleware import BodyLimit, KeyCheck, RequestIdentity
+from compactds.server.middleware import Admission, BodyLimit, HostCheck, KeyCheck, RequestIdentity
 from compactds.server.problems import handle_engine_error, handle_http_error
-from compactds.server.routes import health_router, probe, problems, router
-from compactds.server.settings import ServerSettings
+from compactds.server.readiness import Readiness
+from compactds.server.routes import health_router, problems, router
+from compactds.server.settings import ServerSettings, check_api_key
 from compactds.server.validation import handle_invalid_body
-
-logger = logging.getLogger(__name__)
 
 DESCRIPTION = """
 Search a compact, filtered datastore. `POST /v1/search` finds passages, `where` limits which ones may be
@@ -32,8 +30,13 @@ offending `value` and a `remedy`. `GET /v1/store` tells fields, encoders and lim
 
 
 def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> FastAPI:
-    """Return the app that serves `engine`; opening and closing the engine is the caller's."""
+    """Return the app that serves `engine`; opening and closing the engine is the caller's.
+
+    Without an API key, it answers only to the names of this machine and to the settings' host. Raises
+    ServeError for an API key of no use.
+    """
     settings = settings or ServerSettings()
+    check_api_key(settings.api_key)
     app = FastAPI(
         title="compactds",
         version=version("compactds"),
@@ -44,6 +47,7 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
     )
     app.state.engine = engine
     app.state.settings = settings
+    app.state.readiness = Readiness(engine)
     schemes = [
         Depends(HTTPBearer(auto_error=False)),
         Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
@@ -59,8 +63,11 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
     app.add_exception_handler(RequestValidationError, handle_invalid_body)
     app.add_exception_handler(CompactdsError, handle_engine_error)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission, max_concurrent=settings.max_concurrent)
     if settings.api_key is not None:
         app.add_middleware(KeyCheck, api_key=settings.api_key)
+    else:
+        app.add_middleware(HostCheck, host=settings.host)
     app.add_middleware(RequestIdentity)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     return app
@@ -69,11 +76,7 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
 @asynccontextmanager
 async def _warm_up(app: FastAPI) -> AsyncIterator[None]:
     """Search once before the first request, so that no caller waits for the encoder to load."""
-    try:
-        await run_in_threadpool(probe, app.state.engine)
-    except Exception:
-        # The server starts all the same: /readyz says that it cannot search, and requests say why.
-        logger.exception("the store cannot be searched")
+    await run_in_threadpool(app.state.readiness.probe)
     yield
 
 

@@ -2,11 +2,18 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from compactds.server.settings import MAX_DIMENSION, MAX_QUERIES
 
 FLOAT32_MAX = 3.4028234663852886e38
 
 Number = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)]
+
+# Lists fail at their first wrong element: an error for each would cost far more than the body itself.
+Vector = Annotated[list[Number], Field(fail_fast=True, min_length=1, max_length=MAX_DIMENSION)]
+Vectors = Annotated[list[Vector], Field(fail_fast=True, max_length=MAX_QUERIES)]
+Texts = Annotated[list[str], Field(fail_fast=True, max_length=MAX_QUERIES)]
 
 
 def _text_or_list(value: Any) -> str | None:
@@ -18,7 +25,7 @@ def _object_or_text(value: Any) -> str | None:
 
 
 Queries = Annotated[
-    Annotated[str, Tag("one")] | Annotated[list[str], Tag("many")],
+    Annotated[str, Tag("one")] | Annotated[Texts, Tag("many")],
     Discriminator(
         _text_or_list,
         custom_error_type="text_or_list",
@@ -47,6 +54,16 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_one_unknown_key(cls, data: Any) -> Any:
+        """Drop unknown keys but the first, which is enough to refuse the body: each would be an error."""
+        if not isinstance(data, dict):
+            return data
+        known = {key: value for key, value in data.items() if key in cls.model_fields}
+        unknown = next((key for key in data if key not in known), None)
+        return known if unknown is None else {**known, unknown: data[unknown]}
+
 
 class SearchBody(Body):
     """A search: one query or a batch, as text or as vectors."""
@@ -66,12 +83,8 @@ class SearchBody(Body):
     query: Queries | None = Field(
         None, description="The question as text; a list of texts is a batch, answered in order."
     )
-    vector: list[Number] | None = Field(
-        None, min_length=1, description="The question as a vector of the store's encoder."
-    )
-    vectors: list[Annotated[list[Number], Field(min_length=1)]] | None = Field(
-        None, description="A batch of vectors, each of the store's dimension."
-    )
+    vector: Vector | None = Field(None, description="The question as a vector of the store's encoder.")
+    vectors: Vectors | None = Field(None, description="A batch of vectors, each of the store's dimension.")
     k: int = Field(
         10,
         ge=1,
@@ -89,7 +102,8 @@ class SearchBody(Body):
     )
     mode: str = Field("dense", description="How to search: 'dense' compares vectors.")
     explain: bool = Field(
-        False, description="Whether each answer carries a report: plan, rows matched and scored, timings."
+        False,
+        description="Whether each answer carries a report: plan, rows matched and scored, timings, cuts.",
     )
 
 
@@ -109,7 +123,10 @@ class FacetsBody(Body):
     )
 
     fields: list[str] = Field(
-        min_length=1, max_length=100, description="The fields to count, 1 to 100 names of the store's schema."
+        fail_fast=True,
+        min_length=1,
+        max_length=100,
+        description="The fields to count, 1 to 100 names of the store's schema.",
     )
     where: WhereBody | None = Field(None, description=WHERE_MEANING)
     limit: int = Field(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from compactds.datastore.records import Hit, Hits
-from compactds.server.bodies import Queries
+from compactds.server.bodies import Queries, Texts
 from compactds.server.problems import ProblemError
 from compactds.server.replies import json_response
 from compactds.server.routes import BODY_PROBLEMS, Engine, Settings
@@ -37,7 +37,7 @@ class CompatibleBody(BaseModel):
     )
 
     query: Queries | None = Field(None, description="A question, or a list of questions.")
-    queries: list[str] | None = Field(None, description="A list of questions (DS-Serve).")
+    queries: Texts | None = Field(None, description="A list of questions (DS-Serve).")
     n_docs: int = Field(1, ge=1, description="How many passages per question: 1 to the server's max_k.")
     nprobe: int | None = Field(None, description="Accepted and returned; search effort is the store's own.")
     exact_search: bool = Field(False, description="Whether to search exhaustively (DS-Serve).")

@@ -25,3 +25,9 @@ class KeyRequiredError(ServeError):
     """Refuse to listen beyond this machine without an API key."""
 
     code = "api_key_required"
+
+
+class InvalidKeyError(ServeError):
+    """Refuse an API key that a header cannot carry as it is; the key is not shown."""
+
+    code = "invalid_api_key"

@@ -1,6 +1,7 @@
-"""What every request passes before it reaches a route: identity, the API key, the size limit."""
+"""What every request passes before it reaches a route: identity, host or API key, the limits."""
 
 import hmac
+import ipaddress
 import logging
 import re
 import time
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID_HEADER = "x-request-id"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
+_PORT = re.compile(r":[0-9]*$")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -84,9 +86,76 @@ class KeyCheck:
     def _admits(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        bearer = token.strip() if scheme.lower() == "bearer" else ""
+        bearer = token.strip(" \t") if scheme.lower() == "bearer" else ""
         given = headers.get("x-api-key", bearer)
         return hmac.compare_digest(given.encode("latin-1"), self._key)
+
+
+class HostCheck:
+    """Refuse requests for other hosts than this machine's own and the configured one.
+
+    A web page can have its name resolve to a loopback address and then read what a server there answers;
+    the Host header still tells the page's name. HTTP/1.0 clients, which browsers are not, may send none.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        self._host = host.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if it is meant for this server."""
+        if scope["type"] == "http":
+            for given in Headers(scope=scope).getlist("host"):
+                if not self._knows(given):
+                    problem = ProblemError(
+                        421,
+                        "unknown_host",
+                        f"This server does not answer as {given[:100]!r}.",
+                        remedy="Ask for 127.0.0.1, or have the server told its host or an API key.",
+                        value=given,
+                    )
+                    await problem_response(problem, scope)(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+    def _knows(self, given: str) -> bool:
+        name = _PORT.sub("", given.lower()).removeprefix("[").removesuffix("]")
+        if name in ("localhost", self._host):
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+
+class Admission:
+    """Refuse requests beyond a number under way at once; the health checks are always let in."""
+
+    def __init__(self, app: ASGIApp, max_concurrent: int) -> None:
+        self._app = app
+        self._max_concurrent = max_concurrent
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if there is room for it."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        if self._under_way >= self._max_concurrent:
+            problem = ProblemError(
+                503,
+                "overloaded",
+                f"{self._max_concurrent:,} requests are under way, the server's max_concurrent.",
+                remedy="Try again in a second, or send several queries in one request.",
+            )
+            problem.headers = {"Retry-After": "1"}
+            await problem_response(problem, scope)(scope, receive, send)
+            return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1
 
 
 class BodyLimit:

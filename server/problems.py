@@ -11,7 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from compactds.datastore.errors import PassageNotFoundError, SearchError
+from compactds.datastore.errors import (
+    DamagedStoreError,
+    EncoderMismatchError,
+    EncoderNotFoundError,
+    PassageNotFoundError,
+    SearchError,
+    StoreFormatError,
+)
 from compactds.filters.errors import CompactdsError, WhereError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +31,9 @@ _STATUS_OF_ERROR: dict[type[CompactdsError], int] = {
     SearchError: 422,
     PassageNotFoundError: 404,
 }
+
+_LASTING_ERRORS = (DamagedStoreError, EncoderMismatchError, EncoderNotFoundError, StoreFormatError)
+"""Faults of the store or its encoder that asking again cannot mend."""
 
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
@@ -76,6 +86,13 @@ def problem_of(error: CompactdsError, scope: Scope) -> ProblemError:
         if isinstance(error, kind):
             return ProblemError(status, error.code, error.message, remedy=error.remedy, value=error.value)
     logger.error("request %s: %s: %s", request_id(scope), error.code, error)
+    if isinstance(error, _LASTING_ERRORS):
+        return ProblemError(
+            500,
+            error.code,
+            "The store cannot answer.",
+            remedy="Report the request id to whoever runs the server; its log says more.",
+        )
     return ProblemError(
         503,
         error.code,
@@ -107,7 +124,8 @@ async def handle_engine_error(request: Request, error: Exception) -> Response:
 def abridge(value: Any) -> Any:
     """Return a value as JSON can hold it, cut to a size a person reads."""
     try:
-        if len(orjson.dumps(value)) <= MAX_VALUE_BYTES:
+        huge = isinstance(value, str | list | dict) and len(value) > MAX_VALUE_BYTES
+        if not huge and len(orjson.dumps(value)) <= MAX_VALUE_BYTES:
             return value
     except TypeError:
         pass  # too deep, half a surrogate pair, or not JSON: shown as text below

@@ -1,13 +1,11 @@
 """The routes under /v1, and the health checks."""
 
-import logging
 import time
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from compactds.datastore.errors import SearchError
 from compactds.datastore.records import Hits
 from compactds.filters.errors import CompactdsError
 from compactds.server.answers import (
@@ -21,12 +19,11 @@ from compactds.server.answers import (
 from compactds.server.bodies import CountBody, FacetsBody, SearchBody
 from compactds.server.engine import SearchEngine
 from compactds.server.problems import PROBLEM_TYPE, ProblemError
+from compactds.server.readiness import Readiness
 from compactds.server.replies import hits_content, json_response
 from compactds.server.searching import run_search
 from compactds.server.settings import ServerSettings
 from compactds.server.validation import JsonRoute
-
-logger = logging.getLogger(__name__)
 
 
 async def get_engine(request: Request) -> SearchEngine:
@@ -57,7 +54,8 @@ BODY_PROBLEMS = problems(
     _413="The body is larger than max_body_bytes.",
     _415="The body is not declared as JSON.",
     _422="The body does not fit: a wrong key, type, field, limit, where expression or vector.",
-    _503="The store cannot answer at present.",
+    _500="The store is damaged, or does not go with its encoder.",
+    _503="The store cannot answer at present, or the server has too much to do.",
 )
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute, tags=["store"])
@@ -90,7 +88,11 @@ def search(body: SearchBody, engine: Engine, settings: Settings) -> Response:
     summary="Get one passage by its id",
     responses={
         200: {"model": PassageAnswer},
-        **problems(_404="No passage has this id.", _503="The store cannot answer at present."),
+        **problems(
+            _404="No passage has this id.",
+            _500="The store is damaged.",
+            _503="The store cannot answer at present, or the server has too much to do.",
+        ),
     },
 )
 def get_passage(passage_id: str, engine: Engine) -> Response:
@@ -128,35 +130,27 @@ def describe(engine: Engine, settings: Settings) -> Response:
     return json_response({**engine.describe(), "limits": settings.limits()})
 
 
+@health_router.head("/healthz", include_in_schema=False)
 @health_router.get("/healthz", summary="Is the process alive?", responses={200: {"model": HealthAnswer}})
 async def healthz() -> Response:
-    """Answer as long as the process does; needs no key."""
+    """Answer as long as the process does; needs no key. HEAD works too."""
     return json_response({"status": "ok"})
 
 
+@health_router.head("/readyz", include_in_schema=False)
 @health_router.get(
     "/readyz",
     summary="Can it search?",
     responses={200: {"model": HealthAnswer}, **problems(_503="The store cannot be searched.")},
 )
-def readyz(engine: Engine) -> Response:
-    """Answer 200 if a search for one passage succeeds just now; needs no key."""
-    try:
-        probe(engine)
-    except Exception as error:
-        logger.exception("the store cannot be searched")
-        raise ProblemError(
-            503,
-            error.code if isinstance(error, CompactdsError) else "not_ready",
-            "The store cannot be searched.",
-            remedy="See the server's log.",
-        ) from None
-    return json_response({"status": "ready"})
-
-
-def probe(engine: SearchEngine) -> None:
-    """Search for one passage; a store of ready-made vectors, which takes no text, counts its rows."""
-    try:
-        engine.search("ready", k=1)
-    except SearchError:
-        engine.count()
+async def readyz(request: Request) -> Response:
+    """Answer 200 if a search for one passage succeeded in the last seconds; needs no key. HEAD works too."""
+    failure = await cast(Readiness, request.app.state.readiness).failure()
+    if failure is None:
+        return json_response({"status": "ready"})
+    raise ProblemError(
+        503,
+        failure.code if isinstance(failure, CompactdsError) else "not_ready",
+        "The store cannot be searched.",
+        remedy="See the server's log.",
+    )

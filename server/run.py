@@ -14,7 +14,7 @@ import uvicorn
 from compactds.server.app import create_app
 from compactds.server.engine import SearchEngine
 from compactds.server.errors import AddressError, KeyRequiredError, PortInUseError, ServeError
-from compactds.server.settings import ServerSettings
+from compactds.server.settings import ServerSettings, check_api_key
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +113,8 @@ def bind(settings: ServerSettings) -> socket.socket:
 
 
 def check_key(settings: ServerSettings, address: str) -> None:
-    """Raise KeyRequiredError for an address beyond this machine without an API key."""
-    if settings.api_key is not None and not settings.api_key.strip():
-        raise KeyRequiredError("the API key is empty.", remedy="Give a key, or leave it out on 127.0.0.1.")
+    """Raise ServeError for an API key of no use, or an address beyond this machine without one."""
+    check_api_key(settings.api_key)
     loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
     if settings.api_key is None and not loopback:
         raise KeyRequiredError(

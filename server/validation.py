@@ -19,6 +19,8 @@ _JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 BRANCHES = ("one", "many", "object", "text")
 """Tags of unions in request bodies; they are part of an error's place, not of the body."""
 
+MAX_KEY_CHARS = 100
+"""How much of an unknown key is shown."""
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -87,12 +89,16 @@ async def handle_invalid_body(request: Request, error: Exception) -> Response:
 
 
 def describe_invalid(errors: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> ProblemError:
-    """Return the problem for the first of pydantic's errors about a body."""
-    first = errors[0]
-    path = body_path(first["loc"][1:])
+    """Return the problem for the first of pydantic's errors about a body.
+
+    An unknown key comes before the others: a required key that is missing may be the same one, misspelt.
+    """
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    location = first["loc"][1:]
+    path = body_path(location)
     value = first["input"]
     kind = first["type"]
-    if not path:
+    if not location:
         return ProblemError(
             422,
             "invalid_request",
@@ -101,18 +107,20 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], model: type[BaseModel]
             value=value,
         )
     if kind == "extra_forbidden":
-        near = get_close_matches(path, model.model_fields, n=1)
+        key = path[:MAX_KEY_CHARS]
+        near = get_close_matches(key, model.model_fields, n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys: {_known_keys(model)}."
-        return ProblemError(
-            422, "unknown_key", f"Unknown key {path!r}.", remedy=remedy, value=path, field=path
-        )
+        return ProblemError(422, "unknown_key", f"Unknown key {key!r}.", remedy=remedy, value=key, field=key)
     if kind == "missing":
         detail, value = f"{path} is missing.", None
     else:
         shown = abridge(value)
         shown = shown if isinstance(shown, str) and shown is not value else orjson.dumps(shown).decode()
         detail = f"{path} is {shown}, expected {_expected(first)}."
-    return ProblemError(422, "invalid_request", detail, remedy=_remedy(path, model), value=value, field=path)
+    remedy = _remedy(path, model)
+    if kind == "too_long":
+        return ProblemError(422, "limit_exceeded", detail, remedy=remedy, value=value, field=path)
+    return ProblemError(422, "invalid_request", detail, remedy=remedy, value=value, field=path)
 
 
 def body_path(location: Sequence[str | int]) -> str:

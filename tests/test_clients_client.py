@@ -50,7 +50,7 @@ PASSAGE = {
     "end": 4,
     "attributes": {"year": 2016},
 }
-REPORT = {"plan": "exact", "matching": 1, "candidates": 1, "timings_ms": {"exact": 0.5}}
+REPORT = {"plan": "exact", "matching": 1, "candidates": 1, "timings_ms": {"exact": 0.5}, "truncated": True}
 ANSWER = {"hits": [{"score": 0.5, "rank": 1, "passage": PASSAGE}], "report": REPORT, "took_ms": 1.0}
 HITS = Hits([Hit(0.5, 1, Passage(**PASSAGE))], SearchReport(**REPORT))
 
@@ -120,6 +120,13 @@ def test_every_option_of_a_search_is_sent(ask):
     assert ask.body == {
         "query": "why", "k": 3, "where": {"year": 1}, "candidates": 7, "recall": 0.5, "explain": True,
     }  # fmt: skip
+
+
+def test_another_mode_is_sent_and_the_usual_one_is_not(ask):
+    ask(ANSWER, "search", "why", mode="dense")
+    assert "mode" not in ask.body
+    ask(ANSWER, "search", "why", mode="sparse")
+    assert ask.body["mode"] == "sparse"
 
 
 @pytest.mark.parametrize("queries", [["a", "b"], ("a", "b"), np.array(["a", "b"])])
@@ -239,25 +246,62 @@ def test_a_passage_id_longer_than_any_url_is_refused_before_sending(ask):
     assert ask.requests == []
 
 
-def test_facets_and_count_and_store(ask):
+def test_facets_and_count_and_describe(ask):
     answer = {"facets": {"year": [{"value": 2016, "count": 3}]}}
     assert ask(answer, "facets", ("year",), {"a": 1}, 5) == {"year": [(2016, 3)]}
     assert ask.body == {"fields": ["year"], "limit": 5, "where": {"a": 1}}
     assert ask({"count": 7}, "count") == 7
     assert ask.body == {}
-    assert ask({"name": "x"}, "store") == {"name": "x"}
+    assert ask({"name": "x"}, "describe") == {"name": "x"}
 
 
 def test_the_key_is_sent_and_not_shown(ask):
-    ask({}, "store", options={"api_key": "sesame"})
+    ask({}, "describe", options={"api_key": "sesame"})
     assert ask.requests[0].headers["authorization"] == "Bearer sesame"
     assert "sesame" not in repr(Client(api_key="sesame"))
-    ask({}, "store", options={"api_key": "schlüssel"})
+    ask({}, "describe", options={"api_key": "schlüssel"})
     assert dict(ask.requests[1].headers.raw)[b"authorization"] == "Bearer schlüssel".encode()
 
 
+@pytest.mark.parametrize(
+    "key", [" sesame", "sesame\n", "ses\r\name", "ses\x00ame", "ses\ud800me", "", 5], ids=ascii
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(kind, key):
+    with pytest.raises(BadRequestError, match="API key") as caught:
+        kind(api_key=key)
+    assert "ses" not in str(caught.value)
+    assert caught.value.value is None
+
+
+def test_a_client_that_was_closed_says_so():
+    with Client() as client:
+        pass
+    for ask in (client.count, client.health, client.describe):
+        with pytest.raises(ClientError, match="the client is closed"):
+            ask()
+
+
+def test_an_asynchronous_client_that_was_closed_says_so():
+    async def run():
+        async with AsyncClient() as client:
+            pass
+        await client.health()
+
+    with pytest.raises(ClientError, match="the client is closed"):
+        anyio.run(run)
+
+
+def test_another_fault_is_not_taken_for_a_closed_client(ask):
+    def answer(_):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        ask(answer, "count")
+
+
 def test_a_path_before_the_routes_is_kept(ask):
-    ask({}, "store", url="http://store.test/prefix/")
+    ask({}, "describe", url="http://store.test/prefix/")
     assert ask.requests[0].url == "http://store.test/prefix/v1/store"
 
 
@@ -329,7 +373,7 @@ def test_a_problem_becomes_an_error_with_all_its_parts(ask, status, kind):
 )
 def test_an_error_that_is_no_problem_still_tells_url_and_status(ask, content, status, kind):
     with pytest.raises(kind, match=f"http://store.test/v1/store answered {status}") as caught:
-        ask(httpx2.Response(status, content=content), "store")
+        ask(httpx2.Response(status, content=content), "describe")
     assert caught.value.status == status
 
 
@@ -410,20 +454,20 @@ def test_half_an_answer_or_another_protocol_is_a_failed_connection(ask, answer):
 
 def test_retries_end(ask):
     with pytest.raises(UnavailableError):
-        ask(lambda _: problem(503), "store", options={"retries": 3})
+        ask(lambda _: problem(503), "describe", options={"retries": 3})
     assert (len(ask.requests), len(ask.waits)) == (4, 3)
 
 
 def test_no_retries_means_one_request(ask):
     with pytest.raises(UnavailableError):
-        ask(lambda _: problem(503), "store", options={"retries": 0})
+        ask(lambda _: problem(503), "describe", options={"retries": 0})
     assert len(ask.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 500, 502])
 def test_other_answers_are_final(ask, status):
     with pytest.raises(ClientError):
-        ask(lambda _: problem(status), "store")
+        ask(lambda _: problem(status), "describe")
     assert len(ask.requests) == 1
 
 
@@ -432,7 +476,7 @@ def test_a_timeout_is_final(ask):
         raise httpx2.ReadTimeout("slow")
 
     with pytest.raises(TimedOutError, match=r"http://store\.test/v1/store did not answer in time") as caught:
-        ask(answer, "store")
+        ask(answer, "describe")
     assert "timeout_s" in caught.value.remedy
     assert len(ask.requests) == 1
 
@@ -444,7 +488,7 @@ def test_a_failed_connection_is_explained(ask):
     with pytest.raises(
         ConnectionFailedError, match=r"cannot reach http://store\.test/v1/store: Connection refused"
     ):
-        ask(answer, "store")
+        ask(answer, "describe")
     assert len(ask.requests) == 3
 
 
@@ -453,7 +497,7 @@ def test_an_answer_that_cannot_be_decoded_is_unexpected(ask):
         200, headers={"content-encoding": "gzip"}, stream=httpx2.ByteStream(b"not gzip")
     )
     with pytest.raises(UnexpectedResponseError, match="not HTTP"):
-        ask(response, "store")
+        ask(response, "describe")
 
 
 def test_the_server_says_how_long_to_wait(ask):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -18,13 +19,18 @@ from starlette.testclient import TestClient
 from compactds.datastore.errors import (
     DamagedStoreError,
     EncoderError,
+    EncoderMismatchError,
+    EncoderNotFoundError,
     PassageNotFoundError,
     SearchError,
+    StoreFormatError,
     VectorError,
 )
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
 from compactds.filters import FieldType, Schema, evaluate, parse_where
-from compactds.server import ServerSettings, create_app
+from compactds.server import ServerSettings, create_app, validation
+from compactds.server.errors import ServeError
+from compactds.server.validation import describe_invalid
 
 TEXTS = {
     "sky#0": ("the sky is blue because air scatters blue light", "physics", 2016),
@@ -129,15 +135,16 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def http(engine):
-    with TestClient(create_app(engine)) as client:
+    with TestClient(create_app(engine), base_url=HERE) as client:
         yield client
 
 
-SHARED = TestClient(create_app(FakeEngine()))
+HERE = "http://localhost"
+SHARED = TestClient(create_app(FakeEngine()), base_url=HERE)
 
 
 def limited(engine, **limits) -> TestClient:
-    return TestClient(create_app(engine, ServerSettings(**limits)))
+    return TestClient(create_app(engine, ServerSettings(**limits)), base_url=HERE)
 
 
 def search(http, **body):
@@ -208,7 +215,9 @@ def test_where_is_an_object_or_an_sql_condition(http, where):
 
 
 def test_a_report_comes_when_asked_for(http):
-    expected = {"plan": "exact", "matching": 2, "candidates": 2, "timings_ms": {"exact": 0.5}}
+    expected = {
+        "plan": "exact", "matching": 2, "candidates": 2, "timings_ms": {"exact": 0.5}, "truncated": False,
+    }  # fmt: skip
     assert search(http, query="sky", explain=True, where={"subject": "physics"}).json()["report"] == expected
     batch = search(http, query=["sky"], explain=True, where={"subject": "physics"}).json()
     assert batch["results"][0]["report"] == expected
@@ -270,7 +279,10 @@ def test_the_store_is_described_with_the_limits(http):
         "max_candidates": 100_000,
         "max_query_chars": 100_000,
         "max_body_bytes": 16_000_000,
+        "max_concurrent": 64,
+        "max_dimension": 65_536,
     }
+    assert limited(FakeEngine(), max_batch=10**6).get("/v1/store").json()["limits"]["max_batch"] == 10_000
 
 
 def test_health_and_readiness(http, engine):
@@ -278,12 +290,20 @@ def test_health_and_readiness(http, engine):
     assert http.get("/readyz").json() == {"status": "ready"}
 
 
-def test_a_store_of_vectors_alone_is_ready(http, engine, monkeypatch):
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_checks_answer_head(http, engine, path):
+    response = http.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    engine.failure = IndexError("0")
+    assert limited(engine).head("/readyz").status_code == 503
+
+
+def test_a_store_of_vectors_alone_is_ready(engine, monkeypatch):
     def refuse(*_, **__):
         raise SearchError("this store takes vectors.")
 
     monkeypatch.setattr(engine, "search", refuse)
-    assert http.get("/readyz").json() == {"status": "ready"}
+    assert limited(engine).get("/readyz").json() == {"status": "ready"}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +311,7 @@ def test_a_store_of_vectors_alone_is_ready(http, engine, monkeypatch):
 )
 def test_a_store_that_cannot_be_searched_is_not_ready_but_the_process_is_alive(engine, failure, code):
     engine.failure = failure
-    with TestClient(create_app(engine)) as http:
+    with TestClient(create_app(engine), base_url=HERE) as http:
         check_problem(http.get("/readyz"), 503, code)
         assert http.get("/healthz").status_code == 200
 
@@ -352,6 +372,66 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(http):
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "key", "remedy"),
+    [
+        ("/v1/facets", {"feilds": ["year"]}, "feilds", "Did you mean 'fields'?"),
+        ("/v1/search", {"query": 5, "wher": {}}, "wher", "Did you mean 'where'?"),
+        ("/v1/count", {"": 1}, "", "Known keys: where."),
+        ("/v1/count", {"a" * 5000: 1}, "a" * 100, "Known keys: where."),
+    ],
+    ids=["missing", "wrong", "empty", "long"],
+)
+def test_a_misspelt_key_is_named_before_what_is_missing_or_wrong(http, path, body, key, remedy):
+    problem = check_problem(http.post(path, json=body), 422, "unknown_key")
+    assert (problem["value"], problem["remedy"]) == (key, remedy)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/search", {"vector": [""] * 60_000}, "vector[0]"),
+        ("/v1/search", {"vectors": [[""] * 50] * 2000}, "vectors[0][0]"),
+        ("/v1/search", {"vectors": [1] * 10_000}, "vectors[0]"),
+        ("/v1/search", {"query": [1] * 10_000}, "query[0]"),
+        ("/v1/facets", {"fields": [1] * 100}, "fields[0]"),
+        ("/search", {"queries": [1] * 10_000}, "queries[0]"),
+        ("/v1/count", {f"key {number}": 1 for number in range(20_000)}, "key 0"),
+    ],
+    ids=["vector", "vectors", "numbers", "query", "fields", "queries", "keys"],
+)
+def test_a_body_wrong_throughout_costs_no_more_than_its_first_mistake(path, body, field, monkeypatch):
+    made = []
+
+    def describe(errors, model):
+        made.extend(errors)
+        return describe_invalid(errors, model)
+
+    monkeypatch.setattr(validation, "describe_invalid", describe)
+    response = post_raw(SHARED, json.dumps(body).encode(), path)
+    assert (response.status_code, response.json()["field"]) == (422, field)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "most"),
+    [
+        ("/v1/search", {"vector": [1.0] * 65_537}, "vector", 65_536),
+        ("/v1/search", {"vectors": [[1.0]] * 10_001}, "vectors", 10_000),
+        ("/v1/search", {"query": ["a"] * 10_001}, "query", 10_000),
+        ("/search", {"queries": ["a"] * 10_001}, "queries", 10_000),
+        ("/v1/facets", {"fields": ["year"] * 101}, "fields", 100),
+    ],
+    ids=["vector", "vectors", "query", "queries", "fields"],
+)
+def test_a_list_longer_than_any_server_takes_is_refused(engine, path, body, field, most):
+    http = limited(engine, max_batch=10**6)
+    problem = check_problem(http.post(path, json=body), 422, "limit_exceeded")
+    assert problem["field"] == field
+    assert problem["detail"].endswith(f"expected at most {most} of them.")
+    assert len(json.dumps(problem)) < 2000
+
+
+@pytest.mark.parametrize(
     ("body", "said"), [(b"[]", "The body is not a JSON object."), (b"", "The request has no body.")]
 )
 def test_a_body_that_is_no_object_is_told_the_keys(http, body, said):
@@ -365,7 +445,7 @@ def test_a_missing_required_key_is_named(http):
     assert (problem["field"], problem["detail"]) == ("fields", "fields is missing.")
 
 
-@pytest.mark.parametrize("fields", [[], "subject", ["subject"] * 101, [1]])
+@pytest.mark.parametrize("fields", [[], "subject", [1]])
 def test_facets_refuse_odd_fields(http, fields):
     check_problem(http.post("/v1/facets", json={"fields": fields}), 422, "invalid_request")
 
@@ -641,6 +721,94 @@ def test_settings_do_not_show_the_key():
     assert "sesame" not in repr(ServerSettings(api_key="sesame"))
 
 
+@pytest.mark.parametrize(
+    "key", [" sesame", "sesame\n", "ses\r\name", "ses\x00ame", "ses\ud800me", "", " "], ids=ascii
+)
+def test_an_api_key_that_no_header_can_carry_makes_no_app_and_is_not_shown(engine, key):
+    with pytest.raises(ServeError, match="API key") as caught:
+        create_app(engine, ServerSettings(api_key=key))
+    assert "ses" not in str(caught.value)
+    assert caught.value.value is None
+
+
+def test_a_key_whose_last_byte_looks_like_a_blank_opens(engine):
+    http = limited(engine, api_key="voil\u00e0")
+    headers = {"authorization": "Bearer voil\u00e0".encode()}
+    assert http.get("/v1/store", headers=headers).status_code == 200
+
+
+# The host
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:8080", "127.8.9.1", "[::1]", "[::1]:80", "box"],
+)
+def test_this_machine_answers_to_its_own_names_and_the_configured_one(engine, host):
+    assert limited(engine, host="Box").get("/v1/store", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.test", "evil.test:8080", "localhost.evil.test", "127.0.0.1.evil.test", "192.0.2.1", "[::2]",
+        "", "localhost:80:80", "localhost, evil.test", "user@localhost", b"\xff", "a" * 5000,
+    ],
+    ids=range(12),
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/v1/store", "/readyz", "/docs"])
+def test_another_host_is_refused_so_that_no_web_page_can_ask_by_rebinding_its_name(http, host, path):
+    problem = check_problem(http.get(path, headers={"host": host}), 421, "unknown_host")
+    assert len(json.dumps(problem)) < 2000
+
+
+def test_each_of_several_host_headers_must_be_known(http):
+    headers = [("host", "localhost"), ("host", "evil.test")]
+    check_problem(http.get("/v1/store", headers=headers), 421, "unknown_host")
+
+
+def test_with_an_api_key_any_host_is_answered(engine):
+    headers = {"host": "evil.test", "x-api-key": "sesame"}
+    assert limited(engine, api_key="sesame").get("/v1/store", headers=headers).status_code == 200
+
+
+# Many requests at once
+
+
+def test_beyond_max_concurrent_requests_are_told_to_come_back(engine, monkeypatch):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(where=None):
+        entered.set()
+        go_on.wait()
+        return 7
+
+    monkeypatch.setattr(engine, "count", wait)
+    app = create_app(engine, ServerSettings(max_concurrent=1))
+    with TestClient(app, base_url=HERE) as http, ThreadPoolExecutor() as pool:
+        first = pool.submit(http.post, "/v1/count", json={})
+        try:
+            entered.wait()
+            response = http.get("/v1/store")
+            problem = check_problem(response, 503, "overloaded")
+            assert "max_concurrent" in problem["detail"]
+            assert response.headers["retry-after"] == "1"
+            assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
+        finally:
+            go_on.set()
+        assert first.result().json() == {"count": 7}
+        assert http.get("/v1/store").status_code == 200
+
+
+def test_a_request_that_failed_makes_room(engine):
+    http = limited(engine, max_concurrent=1)
+    engine.failure = RuntimeError("x")
+    for _ in range(3):
+        check_problem(search(http, query="a"), 500, "internal_error")
+    engine.failure = None
+    assert search(http, query="a").status_code == 200
+
+
 # Failures inside
 
 
@@ -654,16 +822,21 @@ def test_an_unexpected_error_is_a_500_that_tells_nothing_but_the_id(http, engine
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"),
+    ("failure", "status", "code"),
     [
-        (DamagedStoreError("/secret/path is short."), "damaged_store"),
-        (EncoderError("/secret/path"), "encoder_error"),
+        (EncoderError("/secret/path"), 503, "encoder_error"),
+        (DamagedStoreError("/secret/path is short."), 500, "damaged_store"),
+        (EncoderMismatchError("/secret/path"), 500, "encoder_mismatch"),
+        (EncoderNotFoundError("/secret/path"), 500, "encoder_not_found"),
+        (StoreFormatError("/secret/path"), 500, "unsupported_format"),
     ],
 )
-def test_a_store_that_fails_is_a_503_that_tells_no_paths(http, engine, caplog, failure, code):
+def test_a_fault_that_may_pass_is_a_503_and_a_lasting_one_a_500_and_neither_tells_paths(
+    http, engine, caplog, failure, status, code
+):
     engine.failure = failure
     response = http.get("/v1/passages/sky%230")
-    check_problem(response, 503, code)
+    check_problem(response, status, code)
     assert "secret" not in response.text
     assert "/secret/path" in caplog.text
 
@@ -677,7 +850,7 @@ def test_an_error_after_half_an_answer_closes_the_connection(engine):
 
     app.mount("/broken", broken)
     with pytest.raises(RuntimeError, match="midway"):
-        TestClient(app).get("/broken/")
+        TestClient(app, base_url=HERE).get("/broken/")
 
 
 @pytest.mark.parametrize("sane", ["abc-1.2_3", "a" * 128])
@@ -776,7 +949,14 @@ def test_massive_serve_gets_lists_of_lists(http):
 def test_massive_serve_defaults_to_one_passage_and_takes_a_list(http):
     answer = http.post("/search", json={"query": ["cell", "dusk red"]}).json()
     assert (answer["n_docs"], answer["nprobe"]) == (1, None)
-    assert answer["results"]["IDs"] == [["cell#0"], ["sky#1"]]
+    assert answer["query"] == ["cell", "dusk red"]
+    assert answer["results"] == {
+        "scores": [[1.0], [2.0]],
+        "passages": [[TEXTS["cell#0"][0]], [TEXTS["sky#1"][0]]],
+        "IDs": [["cell#0"], ["sky#1"]],
+    }
+    none = {"scores": [], "passages": [], "IDs": []}
+    assert http.post("/search", json={"query": []}).json()["results"] == none
 
 
 @pytest.mark.parametrize(
