@@ -1,25 +1,32 @@
-"""Run one benchmark by name, or say which there are.
+"""Run one benchmark by name; without a name, the short one that needs no data.
 
+python -m benchmarks
 python -m benchmarks builds --corpus openstax.jsonl.gz
 """
 
 import importlib
 import pkgutil
 import sys
+from collections.abc import Sequence
 
 import benchmarks
+from benchmarks import demo
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    name, *rest = arguments or [""]
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
-    if not arguments or arguments[0] not in names:
-        print(__doc__)
-        for name in names:
-            described = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
-            print(f"  {name:12} {described.splitlines()[0]}")
-        return 2 if arguments else 0
-    importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
-    return 0
+    if name in names:
+        importlib.import_module(f"benchmarks.{name}").main(rest)
+        return 0
+    if not name:
+        demo.main([])
+        print()
+    print("Benchmarks: python -m benchmarks NAME, with --help for what it takes.")
+    for known in names:
+        described = importlib.import_module(f"benchmarks.{known}").__doc__ or ""
+        print(f"  {known:12} {described.splitlines()[0]}")
+    return 0 if name in ("", "-h", "--help") else 2
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Measure building a datastore from a corpus, and check that an interrupted build ends the same.
 
-    python -m benchmarks.builds --corpus openstax.jsonl.gz --encoders static minilm [--interrupt]
+    python -m benchmarks builds --corpus openstax.jsonl.gz --encoders static minilm [--interrupt]
 
 Each build runs in a process of its own, through the command line. With --interrupt each is built a second
-time: interrupted with Ctrl-C about halfway through encoding, run again, and compared with
-the first store byte for byte, timings aside.
+time: interrupted with Ctrl-C about halfway through encoding, run again, and compared with the first store
+byte for byte, timings aside. A build too quick to be interrupted is said to be so.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -24,6 +23,17 @@ from typing import Any
 
 SHARE_ENCODED = re.compile(rb"encoding.*\((\d+)%\)")
 INTERRUPT_FROM_PERCENT = 30  # a fast build tells its progress only a few times
+INTERRUPTED = 130
+HEADS = (
+    "encoder",
+    "passages",
+    "seconds",
+    "passages/s",
+    "peak RAM, MiB",
+    "disk, bytes a passage",
+    "index",
+    "same after an interruption",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,34 +46,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stores", type=Path, default=Path("bench-out"), help="where the stores go")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
-    rows = [
-        measure(options.corpus, encoder, options.stores, options.interrupt) for encoder in options.encoders
-    ]
     print(
         f"{options.corpus.name}, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, {date.today().isoformat()}"
     )
-    print(to_table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print("| " + " | ".join(HEADS) + " |")
+    print("|" + " --- |" * len(HEADS), flush=True)
+    rows = []
+    for encoder in options.encoders:
+        rows.append(measure(options.corpus, encoder, options.stores, options.interrupt))
+        print(table_row(rows[-1]), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def measure(corpus: Path, encoder: str, stores: Path, interrupt: bool) -> dict[str, Any]:
     """Build once, and a second time with an interruption if wanted; return the figures."""
-    straight = stores / f"{corpus.name.split('.')[0]}-{encoder}"
+    straight = store_path(corpus, encoder, stores)
     shutil.rmtree(straight, ignore_errors=True)
     result = finish(command(corpus, encoder, straight))
     row = {"encoder": encoder, "passages_per_second": result["passages"] / result["seconds"], **result}
     if interrupt:
         broken = straight.with_name(f"{straight.name}-interrupted")
         shutil.rmtree(broken, ignore_errors=True)
-        row["interrupted_at"] = stop_halfway(command(corpus, encoder, broken))
-        again = finish(command(corpus, encoder, broken))
-        row["resumed"] = again["resumed"]
-        row["seconds_after_resuming"] = again["seconds"]
-        row["same_store"] = content(straight) == content(broken)
+        row["interrupted_percent"] = stop_halfway(command(corpus, encoder, broken))
+        if row["interrupted_percent"] is not None:
+            again = finish(command(corpus, encoder, broken))
+            row["resumed"] = again["resumed"]
+            row["seconds_after_resuming"] = again["seconds"]
+            row["same_store"] = content(straight) == content(broken)
         shutil.rmtree(broken)
     return row
+
+
+def store_path(corpus: Path, encoder: str, stores: Path) -> Path:
+    """Return where a build's store goes."""
+    return stores / f"{corpus.name.split('.')[0]}-{Path(encoder).name}"
 
 
 def command(corpus: Path, encoder: str, out: Path) -> list[str]:
@@ -79,21 +97,29 @@ def finish(arguments: Sequence[str]) -> dict[str, Any]:
     return report
 
 
-def stop_halfway(arguments: Sequence[str]) -> str:
-    """Run a build, send it Ctrl-C about halfway through encoding, and return its last words."""
+def stop_halfway(arguments: Sequence[str]) -> int | None:
+    """Run a build and send it Ctrl-C about halfway through encoding.
+
+    Returns the percentage of encoding that was done, None if the build ended before it was interrupted.
+    """
+    percent = None
     with subprocess.Popen(
         arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts
     ) as process:
         assert process.stderr is not None
+        line = b""
         for line in process.stderr:
             share = SHARE_ENCODED.search(line)
             if share and int(share[1]) >= INTERRUPT_FROM_PERCENT:
+                percent = int(share[1])
                 process.send_signal(signal.SIGINT)
                 break
-        rest = process.stderr.read().decode().strip().splitlines()
-    if process.returncode != 130:
-        raise RuntimeError(f"the build ended with {process.returncode} before it was interrupted")
-    return f"{line.decode().strip()} | {rest[-1] if rest else ''}"
+        last = (line + process.stderr.read()).decode().strip().splitlines()[-1:]
+    if process.returncode == INTERRUPTED:
+        return percent
+    if process.returncode == 0:
+        return None
+    raise RuntimeError(f"the build ended with {process.returncode}: {''.join(last)}")
 
 
 def _heed_interrupts() -> None:
@@ -116,37 +142,27 @@ def content(store: Path) -> dict[str, Any]:
     }
 
 
-def to_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the figures as a Markdown table."""
-    heads = (
-        "encoder",
-        "passages",
-        "seconds",
-        "passages/s",
-        "peak RAM, MiB",
-        "disk, bytes a passage",
-        "index",
+def table_row(row: dict[str, Any]) -> str:
+    """Return the figures of one build as a row of a Markdown table."""
+    percent = row.get("interrupted_percent", -1)
+    if percent is None:
+        resumed = "not interrupted"
+    elif "same_store" in row:
+        resumed = f"{'yes' if row['same_store'] else 'NO'}, at {percent} %"
+    else:
+        resumed = "not tried"
+    cells = (
+        row["encoder"],
+        f"{row['passages']:,}",
+        f"{row['seconds']:,.0f}",
+        f"{row['passages_per_second']:,.1f}",
+        f"{row['peak_rss_bytes'] / 2**20:,.0f}",
+        f"{row['bytes_per_passage']:,.0f}",
+        row["index"],
+        resumed,
     )
-    lines = [
-        "| " + " | ".join((*heads, "same after an interruption")) + " |",
-        "|" + " --- |" * (len(heads) + 1),
-    ]
-    for row in rows:
-        cells = (
-            row["encoder"],
-            f"{row['passages']:,}",
-            f"{row['seconds']:,.0f}",
-            f"{row['passages_per_second']:,.1f}",
-            f"{row['peak_rss_bytes'] / 2**20:,.0f}",
-            f"{row['bytes_per_passage']:,.0f}",
-            row["index"],
-            {None: "not tried", True: "yes", False: "NO"}[row.get("same_store")],
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
-    started = time.perf_counter()
     main()
-    print(f"took {time.perf_counter() - started:,.0f} s", file=sys.stderr)

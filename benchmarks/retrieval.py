@@ -1,6 +1,6 @@
 """Measure retrieval on a test collection with exact search, set up as published figures are.
 
-    python -m benchmarks.retrieval --beir scifact --split validation [--json out.json]
+    python -m benchmarks retrieval --beir scifact --split validation [--json out.json]
 
 Each document of the collection (a folder in BEIR's layout) is one passage, title and text together, cut
 where the encoder stops reading: after 256 tokens for MiniLM, whose published nDCG@10 on SciFact is 0.645.

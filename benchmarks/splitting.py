@@ -1,6 +1,6 @@
 """Compare ways to split real text into passages: sentence ends kept, fill, speed, passages over the limit.
 
-    python benchmarks/splitting.py corpus.jsonl.gz [--documents 1000] [--json out.json]
+    python -m benchmarks splitting corpus.jsonl.gz [--documents 1000] [--json out.json]
 
 Rows are semchunk and compactds.indexer.splitting, each with 256 words as the only limit and with MiniLM's
 254 tokens besides. `ends` counts passages whose last character ends a sentence (with quotes and brackets
@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compactds.datastore.encoders.tokens import TokenCounter
@@ -26,14 +26,14 @@ _END = re.compile(r"[.!?…][\"'”’»)\]*_]*$")
 Spans = list[tuple[int, int]]
 
 
-def main():
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", type=Path, help="JSON lines, may be gzipped, with a text in each record")
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     texts = read_texts(options.corpus, options.documents)
     counter = minilm_tokens()
     rows = [
