@@ -116,7 +116,6 @@ def test_the_printed_recipe_builds_the_same(built, tmp_path):
         (["a", "-o", "s", "--attribute", "year=int"], "command line: 'year' in [attributes] is 'int'"),
         (["a", "-o", "s", "--memory", "12XB"], "command line: 'memory' in [index] is '12XB'"),
         (["a", "-o", "s", "--words", "0"], "--words"),
-        (["absent.toml", "-o", "s"], "absent.toml: no such file"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_read(built, arguments, message):
@@ -124,6 +123,12 @@ def test_wrong_use_is_told_before_anything_is_read(built, arguments, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert built.recipe is None
+
+
+def test_a_recipe_that_is_missing_fails_like_any_missing_file(built):
+    done = run("absent.toml", "-o", "s")
+    assert done.exit_code == 1
+    assert "absent.toml: no such file" in done.stderr
 
 
 def test_a_summary_says_what_was_made_and_what_it_took(built):
