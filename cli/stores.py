@@ -12,7 +12,7 @@ KEY_VARIABLE = "COMPACTDS_API_KEY"
 
 def open_store(store: str, api_key: str | None) -> AbstractContextManager[Any]:
     """Return the store in a folder, its encoders not loaded yet, or a server's if it is a URL."""
-    if not store.startswith(("http://", "https://")):
+    if "://" not in store:
         from compactds.datastore import Datastore
 
         return Datastore.open(store)

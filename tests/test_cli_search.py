@@ -147,9 +147,10 @@ def test_a_mistake_is_found_before_the_encoders_are_loaded(arguments, message):
     assert Engine.last.asked is None
 
 
-def test_an_address_that_is_none_is_wrong_use(monkeypatch):
+@pytest.mark.parametrize("url", ["http://", "ftp://example.org", "htp://127.0.0.1", "http://127.0.0.1:99999"])
+def test_an_address_that_is_none_is_wrong_use(monkeypatch, url):
     monkeypatch.undo()
-    done = run("http://", "why?")
+    done = run(url, "why?")
     assert done.exit_code == 2
     assert "is not the URL of a server" in done.stderr
 
