@@ -127,7 +127,8 @@ def _summarise(result: "BuildResult") -> None:
         f"{result.bytes_per_passage:,.0f} bytes a passage on disk"
     )
     if result.rejected:
-        say(f"{result.rejected:,} records left out; compactds inspect lists why", fg="yellow")
+        listed = ", ".join(str(path) for path in sorted(result.path.glob("segments/*/rejects.jsonl")))
+        say(f"{result.rejected:,} records left out; where and why: {listed}", fg="yellow")
     if result.duplicates:
         say(f"{result.duplicates:,} documents occurred twice and are kept once", fg="yellow")
     if result.truncated:

@@ -41,8 +41,9 @@ def demo(
     with _build(recipe, out) as engine, _serve(engine, port) as url:
         warn(f"serving {out} at {url}")
         _ask(url)
-        _show_how_to_go_on(url, out)
-        if not once and _on_terminal():
+        keeps_serving = not once and _on_terminal()
+        _show_how_to_go_on(url, out, keeps_serving=keeps_serving)
+        if keeps_serving:
             say("Serving until Ctrl-C.", bold=True)
             _wait()
 
@@ -93,10 +94,12 @@ def _ask(url: str) -> None:
                     say(f"   {line}")
 
 
-def _show_how_to_go_on(url: str, out: Path) -> None:
+def _show_how_to_go_on(url: str, out: Path, *, keeps_serving: bool) -> None:
     question, where = QUESTIONS[-1]
     say()
     say("Try it", bold=True)
+    if not keeps_serving:
+        say(f"  compactds serve {out} --port {url.rpartition(':')[2]}   (this server stops now)")
     say(f"  {url}/docs")
     say(f"  {curl(url, question, where=json.dumps(where))}")
     say(f'  compactds search {out} "{question}" --where "subject = \'college_physics\' AND year >= 1900"')

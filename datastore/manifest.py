@@ -111,6 +111,12 @@ def read_manifest(root: Path) -> Manifest:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        if (root / ".build").is_dir():
+            raise StoreNotFoundError(
+                f"no datastore at {root} yet: a build into it runs or was interrupted.",
+                value=str(root),
+                remedy="Wait for it to end, or run the same `compactds build` command again.",
+            ) from None
         raise StoreNotFoundError(
             f"no datastore at {root}: it holds no {MANIFEST_NAME}.",
             value=str(root),

@@ -123,7 +123,11 @@ def _list_type(name: str, schema: Schema, value: object, instead: str) -> FieldT
 def _compare(name: str, kind: FieldType, operator: Operator, value: Any) -> Expression:
     if kind.is_list:
         raise _wrong_type(
-            name, kind, value, "cannot be compared with whole lists", "Use $contains for one element."
+            name,
+            kind,
+            value,
+            "cannot be compared with whole lists",
+            "Use $contains for one element, list_contains(field, value) in SQL.",
         )
     if isinstance(value, list | tuple | set | frozenset):
         raise _wrong_type(name, kind, value, _MISFIT, "Use $in to allow several values.")

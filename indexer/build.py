@@ -192,6 +192,8 @@ class _Build:
                 value=rejected,
                 remedy="Check the paths, and the reasons for rejections if there are any.",
             )
+        for name in sorted(overrides.keys() - state.inference.keys()):
+            self._progress.note(f"No document has the attribute {name!r}, which is given a type.")
         return state, AttributeInference.from_json(state.inference, overrides).schema()
 
     def _passager(self, encoders: Mapping[str, Encoder]) -> Passager:

@@ -142,11 +142,15 @@ def test_a_summary_says_what_was_made_and_what_it_took(built):
     assert "reading: 3 done" in done.stderr
 
 
-def test_a_summary_says_what_was_left_out(built):
+def test_a_summary_says_what_was_left_out(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with_result(built, resumed=True, rejected=2, duplicates=3, truncated=4)
+    rejects = Path("store") / "segments" / "1-abc" / "rejects.jsonl"
+    rejects.parent.mkdir(parents=True)
+    rejects.touch()
     lines = run("a", "-o", "store").stdout.splitlines()
     assert lines[0] == "went on and finished store"
-    assert "2 records left out; compactds inspect lists why" in lines
+    assert f"2 records left out; where and why: {rejects}" in lines
     assert "3 documents occurred twice and are kept once" in lines
     assert "4 passages are longer than the encoder reads; their ends were cut" in lines
 

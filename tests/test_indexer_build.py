@@ -16,7 +16,12 @@ from compactds.configs.recipe import Recipe, recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.ann.choose import BudgetError
 from compactds.datastore.encoders import EncoderOptions, load_encoder
-from compactds.datastore.errors import DamagedStoreError, PassageNotFoundError, StoreBusyError
+from compactds.datastore.errors import (
+    DamagedStoreError,
+    PassageNotFoundError,
+    StoreBusyError,
+    StoreNotFoundError,
+)
 from compactds.datastore.verify import verify
 from compactds.filters import FieldType
 from compactds.indexer.build import build
@@ -144,6 +149,8 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_store(tmp_path, corpu
         except KeyboardInterrupt:
             interrupted += 1
             assert not (out / "manifest.json").exists()
+            with pytest.raises(StoreNotFoundError, match="was interrupted"):
+                Datastore.open(out)
             progress = StopAfter(-1)
             result = build(wanted, out, progress=progress, encoder=encoder)
             assert result.resumed
@@ -197,6 +204,13 @@ def test_a_changed_recipe_starts_over(tmp_path, corpus, tiny_model, encoder):
         build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(66), encoder=encoder)
     changed = recipe(corpus, tiny_model, **{"passages.words": 6, "passages.min_words": 1})
     assert not build(changed, tmp_path / "store", encoder=encoder).resumed
+
+
+def test_a_type_for_an_attribute_that_no_document_has_is_noted(tmp_path, corpus, tiny_model, encoder):
+    progress = StopAfter(-1)
+    wanted = recipe(corpus, tiny_model, attributes={"yeer": "int64"})
+    build(wanted, tmp_path / "store", progress=progress, encoder=encoder)
+    assert any("'yeer'" in note for note in progress.notes)
 
 
 def test_an_unchanged_store_is_left_alone(tmp_path, corpus, tiny_model, encoder):
