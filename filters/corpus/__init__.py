@@ -1,0 +1,1 @@
+"""What may enter a datastore: corpus filters, each of which keeps a document or says why not."""
