@@ -9,19 +9,29 @@ class Record(Protocol):
     """Name what a corpus filter may look at: one input record before it is split into passages."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Return the document's id, unique in its corpus."""
+        ...
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """Return the text that is judged."""
+        ...
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Return the title, empty if there is none."""
+        ...
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Return what the recipe calls the source."""
+        ...
 
     @property
-    def attributes(self) -> Mapping[str, Any]: ...
+    def attributes(self) -> Mapping[str, Any]:
+        """Return the remaining fields."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
