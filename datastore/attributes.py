@@ -6,8 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.errors import DamagedStoreError
+from compactds.filters.evaluate import evaluate
 from compactds.filters.schema import FieldType, Schema
+from compactds.filters.where import Expression
 
 BUILT_IN_FIELDS = {"document_id": FieldType.STRING, "title": FieldType.STRING, "source": FieldType.STRING}
 """Fields every passage has, which can be filtered on like attributes."""
@@ -81,3 +84,15 @@ class AttributeColumns:
             column = column.unify_dictionaries()
         combined = column.combine_chunks()
         return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+
+class SegmentFilter:
+    """Answer which rows of one segment a bound where expression allows."""
+
+    def __init__(self, columns: AttributeColumns, rows: int) -> None:
+        self._columns = columns
+        self._rows = rows
+
+    def rows(self, expression: Expression) -> Bitmap:
+        """Return the allowed rows of a bound expression."""
+        return Bitmap.from_mask(evaluate(expression, self._columns, self._rows))

@@ -1,0 +1,129 @@
+"""Sets of rows as packed bits: what a where expression becomes, and what indexes are searched with."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+_SPARSE = 64
+"""Up to one row in so many, row numbers are looked for in the words that are not zero."""
+
+
+class Bitmap:
+    """Hold an immutable set of row numbers from 0 to `length` - 1.
+
+    `bits` has bit r % 8 of byte r // 8 set for every row r in the set (NumPy's bit order "little", as
+    `faiss.IDSelectorBitmap` reads it); it is padded with zeros to whole 8-byte words, and read-only.
+    `count` is the number of rows in the set.
+    """
+
+    __slots__ = ("_mask", "_rows", "bits", "count", "length")
+
+    def __init__(self, bits: Bits, length: int, count: int | None = None) -> None:
+        bits.flags.writeable = False
+        self.bits: Final = bits
+        self.length: Final = length
+        self.count: Final = int(np.bitwise_count(_words(bits)).sum()) if count is None else count
+        self._mask: Mask | None = None
+        self._rows: Rows | None = None
+
+    @classmethod
+    def none(cls, length: int) -> "Bitmap":
+        """Return the empty set."""
+        return cls(np.zeros(_padded_bytes(length), np.uint8), length, 0)
+
+    @classmethod
+    def all(cls, length: int) -> "Bitmap":
+        """Return the set of all rows."""
+        bits = np.full(_padded_bytes(length), 0xFF, np.uint8)
+        return cls(_without_padding(bits, length), length, length)
+
+    @classmethod
+    def from_mask(cls, mask: Mask) -> "Bitmap":
+        """Return the rows at which a mask, shape (length,), is true."""
+        bits = np.zeros(_padded_bytes(len(mask)), np.uint8)
+        bits[: (len(mask) + 7) // 8] = np.packbits(mask, bitorder="little")
+        return cls(bits, len(mask))
+
+    @classmethod
+    def from_rows(cls, rows: NDArray[np.integer], length: int) -> "Bitmap":
+        """Return the set of these row numbers, in any order, repeated or not."""
+        mask = np.zeros(length, np.bool_)
+        mask[rows] = True
+        return cls.from_mask(mask)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the packed bits."""
+        return self.bits.nbytes
+
+    def mask(self) -> Mask:
+        """Return one truth value a row, shape (length,), read-only; unpacked at the first call."""
+        if self._mask is None:
+            mask = np.unpackbits(self.bits, count=self.length, bitorder="little").view(np.bool_)
+            mask.flags.writeable = False
+            self._mask = mask
+        return self._mask
+
+    def rows(self) -> Rows:
+        """Return the row numbers in ascending order, shape (count,), read-only; found at the first call."""
+        if self._rows is None:
+            rows = self._sparse_rows() if self.count * _SPARSE < self.length else np.flatnonzero(self.mask())
+            rows.flags.writeable = False
+            self._rows = rows
+        return self._rows
+
+    def _sparse_rows(self) -> Rows:
+        words = np.flatnonzero(_words(self.bits))
+        places = np.flatnonzero(np.unpackbits(self.bits.reshape(-1, 8)[words], bitorder="little"))
+        return words[places >> 6] * 64 + (places & 63)
+
+    def __and__(self, other: "Bitmap") -> "Bitmap":
+        return Bitmap(_bytes(_words(self.bits) & _words(other.bits)), self.length)
+
+    def __or__(self, other: "Bitmap") -> "Bitmap":
+        return Bitmap(_bytes(_words(self.bits) | _words(other.bits)), self.length)
+
+    def __invert__(self) -> "Bitmap":
+        bits = _without_padding(~self.bits, self.length)
+        return Bitmap(bits, self.length, self.length - self.count)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Bitmap):
+            return NotImplemented
+        return self.length == other.length and np.array_equal(self.bits, other.bits)
+
+    def __hash__(self) -> int:
+        return hash((self.length, self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        return f"Bitmap({self.count:,} of {self.length:,} rows)"
+
+
+def _padded_bytes(length: int) -> int:
+    return (length + 63) // 64 * 8
+
+
+def _words(bits: Bits) -> NDArray[np.uint64]:
+    return bits.view(np.uint64)
+
+
+def _bytes(words: NDArray[np.uint64]) -> Bits:
+    return words.view(np.uint8)
+
+
+def _without_padding(bits: Bits, length: int) -> Bits:
+    """Clear the bits of rows from `length` on, in place."""
+    whole, rest = divmod(length, 8)
+    if rest:
+        bits[whole] &= (1 << rest) - 1
+        whole += 1
+    bits[whole:] = 0
+    return bits
