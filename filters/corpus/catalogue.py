@@ -1,0 +1,67 @@
+"""Every corpus filter by the name recipes call it, and how a recipe's table becomes one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, TypeAlias
+
+from compactds.filters.corpus.base import CorpusFilter, TextEditor
+from compactds.filters.corpus.errors import FilterError
+from compactds.filters.corpus.gopher import GopherQuality
+from compactds.filters.corpus.length import Garbled, Length
+from compactds.filters.corpus.options import Option, options_of, read_options
+from compactds.filters.errors import reported, shown
+
+Kind = Literal["filter", "editor", "budget"]
+AnyFilter: TypeAlias = CorpusFilter | TextEditor
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Describe one filter: what recipes call it, what it does in a sentence, and its options."""
+
+    name: str
+    kind: Kind
+    about: str
+    options: tuple[Option, ...]
+    made: type
+
+
+def _entry(made: type, kind: Kind) -> Entry:
+    options = options_of(made)
+    name = next(known.default for known in options if known.name == "name")
+    return Entry(name, kind, (made.__doc__ or "").splitlines()[0], options, made)
+
+
+_FILTERS = (Length, Garbled, GopherQuality)
+
+CATALOGUE: Mapping[str, Entry] = {
+    entry.name: entry for entry in (_entry(made, "filter") for made in _FILTERS)
+}
+
+
+def make_filter(table: Mapping[str, Any]) -> AnyFilter:
+    """Return the filter that one table of a recipe names, as `{"filter": "length", "min_words": 50}`.
+
+    Raises FilterError for an unknown filter or option and for a value of a wrong type or size.
+    """
+    entry = entry_of(table)
+    options = {key: value for key, value in table.items() if key != "filter"}
+    made: AnyFilter = entry.made(**read_options(entry.made, options, entry.name))
+    return made
+
+
+def entry_of(table: Mapping[str, Any]) -> Entry:
+    """Return the catalogue's entry for a recipe's table; raise FilterError if it names none."""
+    if not isinstance(table, Mapping) or "filter" not in table:
+        raise FilterError(
+            f"a filter is a table with the key 'filter', not {shown(table)}.",
+            value=reported(table),
+            remedy=f"Filters: {', '.join(CATALOGUE)}.",
+        )
+    name = table["filter"]
+    if isinstance(name, str) and name in CATALOGUE:
+        return CATALOGUE[name]
+    near = get_close_matches(str(name)[:100], CATALOGUE, n=1, cutoff=0.5)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Filters: {', '.join(CATALOGUE)}."
+    raise FilterError(f"unknown filter {shown(name)}.", value=reported(name), remedy=remedy)
