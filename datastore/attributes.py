@@ -1,16 +1,25 @@
-"""Typed attribute columns: Parquet on disk, loaded by column when a where expression names one."""
+"""Typed attribute columns: Parquet on disk, and what a where expression names of them in memory."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.bitmaps_cache import ByteLimitedCache
+from compactds.datastore.columns import Column, build_column
 from compactds.datastore.errors import DamagedStoreError
 from compactds.filters.evaluate import evaluate
+from compactds.filters.limits import size_bytes
 from compactds.filters.schema import FieldType, Schema
-from compactds.filters.where import Expression
+from compactds.filters.where import And, Expression, Not, Or, field_of
 
 BUILT_IN_FIELDS = {"document_id": FieldType.STRING, "title": FieldType.STRING, "source": FieldType.STRING}
 """Fields every passage has, which can be filtered on like attributes."""
@@ -28,6 +37,11 @@ ARROW_TYPES = {
 
 ROWS_PER_GROUP = 65_536
 
+_LEAST_COLUMNS_BYTES = 64 * 1024 * 1024
+_LEAST_CACHE_BYTES = 32 * 1024 * 1024
+_LARGEST_KEY_BYTES = 16_384
+"""Expressions larger than this, long lists say, are not kept as keys of the cache."""
+
 
 def full_schema(attributes: Mapping[str, FieldType]) -> Schema:
     """Return the schema of everything a where expression can name: built-in fields and attributes."""
@@ -40,59 +54,216 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
 
 class AttributeColumns:
-    """Hand out columns of one segment; each is read once, when first asked for, and kept.
-
-    Strings are dictionary-encoded in memory, so that comparing one touches every distinct value once.
-    """
+    """Read columns of one segment's attribute file; `filter` answers where expressions over them."""
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self._path = path
         self._map = pa.memory_map(str(path))  # held open: a newer build may remove the file meanwhile
         self._schema = schema
-        self._columns: dict[str, pa.Array] = {}
+        self.filter = SegmentFilter(self)
 
-    def column(self, name: str) -> pa.Array:
-        """Return the column of a field, typed as the schema says; nulls are missing values."""
-        cached = self._columns.get(name)
-        if cached is None:
-            cached = self._columns[name] = self._read(name)
-        return cached
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        with self._opened() as file:
+            return int(file.metadata.num_rows)
 
     @property
     def ram_bytes(self) -> int:
-        """Return how much memory the columns read so far hold."""
-        return sum(column.nbytes for column in list(self._columns.values()))
+        """Return how much memory the filter holds at present."""
+        return self.filter.ram_bytes
+
+    def kind(self, name: str) -> FieldType:
+        """Return the type of a field."""
+        return self._schema[name]
+
+    def read(self, name: str) -> pa.ChunkedArray:
+        """Return the column of a field, strings dictionary-encoded; nulls are missing values."""
+        with self._opened(name) as file:
+            return file.read(columns=[name]).column(name)  # by name: "a" also selects "a.b"
+
+    def column(self, name: str) -> pa.Array:
+        """Return the column of a field as one array."""
+        column = self.read(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.unify_dictionaries()
+        combined = column.combine_chunks()
+        return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+    def parts(self, name: str) -> Iterator[pa.Array]:
+        """Yield the column of a field in pieces of at most ROWS_PER_GROUP rows, in row order."""
+        with self._opened(name) as file:
+            for batch in file.iter_batches(ROWS_PER_GROUP, columns=[name]):
+                yield batch.column(name)
+
+    def stored_bytes(self, name: str) -> int:
+        """Return the bytes of a column in the file before compression."""
+        with self._opened() as file:
+            metadata = file.metadata
+            groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+            places = [
+                place
+                for place in range(metadata.num_columns)
+                if metadata.schema.column(place).path in (name, f"{name}.list.element")
+            ]
+            return sum(group.column(place).total_uncompressed_size for group in groups for place in places)
 
     def close(self) -> None:
         """Let go of the file and of the columns read so far."""
-        self._columns.clear()
+        self.filter.clear()
         self._map.close()
 
-    def _read(self, name: str) -> pa.Array:
-        kind = self._schema[name]
-        encoded = [name] if kind is FieldType.STRING else []
+    @contextmanager
+    def _opened(self, name: str | None = None) -> Iterator[pq.ParquetFile]:
+        """Open the file, with strings of field `name` dictionary-encoded; say what is wrong with it."""
+        encoded = [name] if name is not None and self._schema[name] is FieldType.STRING else []
         try:
-            file = pq.ParquetFile(self._map, read_dictionary=encoded)
-            column = file.read(columns=[name]).column(0)
+            yield pq.ParquetFile(self._map, read_dictionary=encoded)
         except (pa.ArrowException, OSError) as error:
             raise DamagedStoreError(
                 f"{self._path} cannot be read: {error}.",
                 value=str(self._path),
                 remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
             ) from error
-        if kind is FieldType.STRING:
-            column = column.unify_dictionaries()
-        combined = column.combine_chunks()
-        return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMemory:
+    """Hold what a field takes in memory once a where expression has named it: its form and bytes.
+
+    A column too large to be held has the form "file": it is read from disk by every query that names it.
+    """
+
+    name: str
+    kind: FieldType
+    form: str
+    ram_bytes: int
+    bytes_per_row: float
 
 
 class SegmentFilter:
-    """Answer which rows of one segment a bound where expression allows."""
+    """Answer which rows of one segment a bound where expression allows, from any number of threads.
 
-    def __init__(self, columns: AttributeColumns, rows: int) -> None:
-        self._columns = columns
-        self._rows = rows
+    A column is brought into memory when an expression first names it. All columns together take at most
+    `columns_bytes` (by default 64 bytes a row, at least 64 MiB): the least recently used makes room, and
+    one that is larger on its own is read from the file instead. Bitmaps of whole expressions and of the
+    parts of their outermost $and are cached in `cache_bytes` (by default 2 bytes a row, at least 32 MiB).
+    """
+
+    def __init__(
+        self, file: AttributeColumns, *, columns_bytes: int | None = None, cache_bytes: int | None = None
+    ) -> None:
+        self._file = file
+        self._length = rows = file.rows
+        self._columns = ByteLimitedCache[str, Column](
+            max(_LEAST_COLUMNS_BYTES, 64 * rows) if columns_bytes is None else columns_bytes
+        )
+        self._bitmaps = ByteLimitedCache[Expression, Bitmap](
+            max(_LEAST_CACHE_BYTES, 2 * rows) if cache_bytes is None else cache_bytes
+        )
+        self._too_large: frozenset[str] = frozenset()
+        self._building = threading.Lock()
 
     def rows(self, expression: Expression) -> Bitmap:
-        """Return the allowed rows of a bound expression."""
-        return Bitmap.from_mask(evaluate(expression, self._columns, self._rows))
+        """Return the allowed rows of a bound expression.
+
+        A missing value fails every comparison; `$ne`, `$nin` and `$not` are exact complements.
+        """
+        return self._cached(expression, self._outermost)
+
+    def column(self, name: str) -> Column | None:
+        """Return the column of a field, built if need be, or None if it is too large to be held."""
+        column = self._columns.get(name)
+        if column is not None or name in self._too_large:
+            return column
+        with self._building:
+            column = self._columns.get(name)
+            if column is None and name not in self._too_large:
+                column = self._built(name)
+                if column is None or not self._columns.put(name, column, column.nbytes):
+                    self._too_large |= {name}
+                    return None
+            return column
+
+    def parts(self, name: str) -> Iterator[pa.Array]:
+        """Yield the column of a field from the file, piece by piece."""
+        return self._file.parts(name)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Return the bytes held at present: columns and cached bitmaps."""
+        return self._columns.nbytes + self._bitmaps.nbytes
+
+    def measure(self, names: Iterable[str]) -> list[ColumnMemory]:
+        """Return what each field takes in memory; columns not in memory are built, measured and let go."""
+        return [self._measured(name) for name in names]
+
+    def clear(self) -> None:
+        """Let go of all columns and bitmaps."""
+        self._columns.clear()
+        self._bitmaps.clear()
+
+    def _built(self, name: str) -> Column | None:
+        """Return a column as it is held in memory, or None if it is too large."""
+        if self._file.stored_bytes(name) > self._columns.limit_bytes:
+            return None
+        return build_column(self._file.kind(name), self._file.read(name))
+
+    def _measured(self, name: str) -> ColumnMemory:
+        kind, column = self._file.kind(name), self._columns.get(name) or self._built(name)
+        if column is None or column.nbytes > self._columns.limit_bytes:
+            return ColumnMemory(name, kind, "file", 0, 0.0)
+        return ColumnMemory(name, kind, column.form, column.nbytes, column.nbytes / max(self._length, 1))
+
+    def _cached(self, expression: Expression, compute: Callable[[Expression], Bitmap]) -> Bitmap:
+        key_bytes = size_bytes(expression)
+        if key_bytes > _LARGEST_KEY_BYTES:
+            return compute(expression)
+        found = self._bitmaps.get(expression)
+        if found is None:
+            found = compute(expression)
+            self._bitmaps.put(expression, found, found.nbytes + key_bytes)
+        # What the caller unpacks belongs to the caller's bitmap, so that the cache keeps its size.
+        return Bitmap(found.bits, found.length, found.count)
+
+    def _outermost(self, expression: Expression) -> Bitmap:
+        if isinstance(expression, And):
+            return self._all(self._cached(part, self._evaluated) for part in expression.parts)
+        return self._evaluated(expression)
+
+    def _evaluated(self, expression: Expression) -> Bitmap:
+        match expression:
+            case And(parts):
+                return self._all(map(self._evaluated, parts))
+            case Or(parts):
+                return reduce(or_, map(self._evaluated, parts))
+            case Not(part):
+                return ~self._evaluated(part)
+        return self._tested(expression)
+
+    def _all(self, parts: Iterable[Bitmap]) -> Bitmap:
+        """Return the rows in all parts; parts after an empty intersection are not computed."""
+        found = Bitmap.all(self._length)
+        for part in parts:
+            found = found & part
+            if not found.count:
+                break
+        return found
+
+    def _tested(self, condition: Expression) -> Bitmap:
+        name = field_of(condition)
+        column = self.column(name)
+        if column is not None:
+            return column.allowed(condition)
+        masks = [evaluate(condition, _Part(part), len(part)) for part in self._file.parts(name)]
+        return Bitmap.from_mask(np.concatenate([np.empty(0, np.bool_), *masks]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Hand out a piece of the one column that a condition names."""
+
+    array: pa.Array
+
+    def column(self, name: str) -> pa.Array:  # noqa: ARG002 - there is but one
+        return self.array

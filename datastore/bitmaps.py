@@ -80,7 +80,8 @@ class Bitmap:
     def _sparse_rows(self) -> Rows:
         words = np.flatnonzero(_words(self.bits))
         places = np.flatnonzero(np.unpackbits(self.bits.reshape(-1, 8)[words], bitorder="little"))
-        return words[places >> 6] * 64 + (places & 63)
+        rows: Rows = words[places >> 6] * 64 + (places & 63)
+        return rows
 
     def __and__(self, other: "Bitmap") -> "Bitmap":
         return Bitmap(_bytes(_words(self.bits) & _words(other.bits)), self.length)

@@ -3,7 +3,19 @@
 from collections.abc import Iterator
 
 from compactds.filters.errors import WhereError, shown
-from compactds.filters.where import And, ContainsAll, ContainsAny, Expression, In, Not, NotIn, Or
+from compactds.filters.where import (
+    And,
+    Compare,
+    Contains,
+    ContainsAll,
+    ContainsAny,
+    Expression,
+    In,
+    Not,
+    NotIn,
+    Or,
+    Prefix,
+)
 
 MAX_DEPTH = 64
 """Levels of $and, $or and $not inside each other."""
@@ -40,6 +52,23 @@ def check_size(expression: Expression) -> None:
         check_nodes(count)
         if isinstance(node, In | NotIn | ContainsAny | ContainsAll):
             check_values(node.field, len(node.values))
+
+
+def size_bytes(expression: Expression) -> int:
+    """Return about how much memory a bound expression takes, without its field names' share."""
+    total = 0
+    for node, _ in walk(expression):
+        total += 128
+        match node:
+            case In(_, values) | NotIn(_, values) | ContainsAny(_, values) | ContainsAll(_, values):
+                total += sum(_value_bytes(value) for value in values)
+            case Compare(_, _, value) | Contains(_, value) | Prefix(_, value):
+                total += _value_bytes(value)
+    return total
+
+
+def _value_bytes(value: object) -> int:
+    return 64 + 4 * len(value) if isinstance(value, str) else 64
 
 
 def check_depth(depth: int) -> None:

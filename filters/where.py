@@ -166,6 +166,23 @@ def negation(expression: Expression) -> Expression:
             return Not(expression)
 
 
+def field_of(condition: Expression) -> str:
+    """Return the field that a condition is about; raise WhereError for a group or what is no condition."""
+    match condition:
+        case (
+            Compare(name)
+            | In(name)
+            | NotIn(name)
+            | Contains(name)
+            | ContainsAny(name)
+            | ContainsAll(name)
+            | Prefix(name)
+            | Exists(name)
+        ):
+            return name
+    raise WhereError(f"where expression: {shown(condition)} is not a part of one.")
+
+
 def _spread(kind: type[And] | type[Or], expression: Expression) -> tuple[Expression, ...]:
     """Return the parts of an expression of this kind, or the expression as the only part."""
     return expression.parts if isinstance(expression, kind) else (expression,)

@@ -1,16 +1,24 @@
-"""Generated schemas, rows and expressions: the answer is DuckDB's, and three front ends agree."""
+"""Generated schemas, rows and expressions: the answer is DuckDB's, and three front ends agree.
+
+The usual run is short; `COMPACTDS_CASES=5000 pytest tests/test_filters_properties.py` is thorough.
+"""
 
 import json
 import math
+import os
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compactds.datastore.attributes import AttributeColumns, SegmentFilter
+from compactds.datastore.facets import count_values
 from compactds.filters import (
     FieldType,
     Schema,
@@ -49,6 +57,7 @@ ARROW = {
     FieldType.INT64_LIST: pa.list_(pa.int64()),
 }
 EXTREMES = (-(2**63), -(2**53) - 1, -1, 0, 1, 2**53, 2**53 + 1, 2**63 - 1)
+NAN = float("nan")
 FLOATS = (0.0, -0.0, 1.5, -1e308, 5e-324, float(2**53))
 TEXTS = ("", "a", "ab", "A", "a%", "a_b", "it's", '"', "\\", "é", "e\u0301", "日本", "\U0001f600", "\n", "--")
 DATES = (date(1, 1, 1), date(1969, 12, 31), date(1970, 1, 1), date(2024, 2, 29), date(9999, 12, 31))
@@ -72,28 +81,28 @@ SCALARS = {
     FieldType.DATE: st.sampled_from(DATES) | st.dates(),
     FieldType.TIMESTAMP: st.sampled_from(TIMES) | st.datetimes(timezones=st.just(UTC)),
 }
-NAMES = ("year", "metadata.year", "select", 'odd "name"', "Über", "a b", "it's", "if", "date", "x;--", "")
+NAMES = ("year", "metadata.year", "select", 'odd "name"', "Über", "a b", "it's", "if", "date", "x;--")
 
 
 def values_of(kind):
+    """Values as a file may hold them: with NaN, and with lists that miss elements."""
     if kind.is_list:
-        return st.lists(SCALARS[kind.element], max_size=4)
-    return SCALARS[kind]
+        return st.lists(st.none() | SCALARS[kind.element], max_size=4)
+    return SCALARS[kind] | st.just(NAN) if kind is FieldType.FLOAT64 else SCALARS[kind]
 
 
 @st.composite
 def stores(draw):
-    """A schema, and up to 12 rows of it as an Arrow table."""
+    """A schema, and up to some hundred rows of it: few drawn ones, repeated and thinned out."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
     kinds = {name: draw(st.sampled_from(FieldType)) for name in names}
     count = draw(st.integers(0, 12))
-    columns = {
-        name: pa.array(
-            draw(st.lists(st.none() | values_of(kind), min_size=count, max_size=count)), ARROW[kind]
-        )
-        for name, kind in kinds.items()
-    }
-    return Schema(kinds), columns, count
+    repeats, missing = draw(st.sampled_from(((1, 0), (1, 0), (9, 0), (1, 400), (3, 90))))
+    columns = {}
+    for name, kind in kinds.items():
+        values = draw(st.lists(st.none() | values_of(kind), min_size=count, max_size=count))
+        columns[name] = pa.array(values * repeats + [None] * missing, ARROW[kind])
+    return Schema(kinds), columns, count * repeats + missing
 
 
 @st.composite
@@ -198,7 +207,10 @@ class Oracle:
                 return f"starts_with({self.quoted(name)}, {self.value(prefix)})"
 
     def quoted(self, name):
-        return f'"c{list(self.schema).index(name)}"'
+        quoted = '"' + name.replace('"', '""') + '"'
+        if self.schema[name] is FieldType.FLOAT64:
+            return f"(CASE WHEN isnan({quoted}) THEN NULL ELSE {quoted} END)"
+        return quoted
 
     def column(self, name):
         quoted = self.quoted(name)
@@ -210,12 +222,10 @@ class Oracle:
         self.parameters.append(value)
         return "?"
 
-    def rows(self, expression, columns):
-        table = pa.table({f"c{number}": column for number, column in enumerate(columns.values())})
-        table = table.append_column("row", pa.array(np.arange(table.num_rows)))
-        database().register("rows", table)
-        query = f"SELECT {self.sql(expression)} AS allowed FROM rows ORDER BY row"
-        return [row[0] for row in database().execute(query, self.parameters).fetchall()]
+    def rows(self, expression, file):
+        query = f"SELECT {self.sql(expression)} FROM read_parquet(?, file_row_number = true)"
+        query += " ORDER BY file_row_number"
+        return [row[0] for row in database().execute(query, [*self.parameters, str(file)]).fetchall()]
 
 
 class Columns:
@@ -226,34 +236,83 @@ class Columns:
         return self.columns[name]
 
 
+class Part:
+    """Stand for a segment of which only the attributes are asked for."""
+
+    def __init__(self, attributes):
+        self.attributes = attributes
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("attributes") / "attributes.parquet"
+
+
 thorough = settings(
     deadline=None,
     derandomize=True,
-    max_examples=200,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    max_examples=int(os.environ.get("COMPACTDS_CASES", "200")),
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
 
 
 @thorough
 @given(st.data())
-def test_allowed_rows_are_those_of_duckdb(data):
+def test_allowed_rows_are_those_of_duckdb(file, data):
     schema, columns, count = data.draw(stores())
-    expression = bind(data.draw(expressions(schema)), schema)
-    expected = Oracle(schema).rows(expression, columns)
-    assert evaluate(expression, Columns(columns), count).tolist() == expected
-    packed = {
-        name: column.dictionary_encode() if schema[name] is FieldType.STRING else column
-        for name, column in columns.items()
-    }
-    assert evaluate(expression, Columns(packed), count).tolist() == expected
-    complement = evaluate(bind(Not(expression), schema), Columns(columns), count)
-    assert (~complement).tolist() == expected
+    wanted = [bind(part, schema) for part in data.draw(st.lists(expressions(schema), min_size=1, max_size=3))]
+    pq.write_table(pa.table(columns), file, row_group_size=data.draw(st.sampled_from((3, 50, 1_000))))
+    attributes = AttributeColumns(file, schema)
+    limits = data.draw(st.sampled_from(({}, {"columns_bytes": 0}, {"columns_bytes": 600, "cache_bytes": 40})))
+    source = SegmentFilter(attributes, **limits)
+    for expression in wanted:
+        expected = Oracle(schema).rows(expression, file)
+        assert source.rows(expression).mask().tolist() == expected
+        assert source.rows(expression).rows().tolist() == np.flatnonzero(expected).tolist()
+        assert source.rows(expression).count == sum(expected)
+        assert (~source.rows(bind(Not(expression), schema))).mask().tolist() == expected
+        together = bind(And((expression, wanted[0])), schema)
+        assert source.rows(together) == source.rows(expression) & source.rows(wanted[0])
+        assert evaluate(expression, Columns(columns), count).tolist() == expected
+    attributes.close()
+
+
+@thorough
+@given(st.data())
+def test_facets_count_what_a_condition_on_each_value_allows(file, data):
+    schema, columns, _ = data.draw(stores())
+    pq.write_table(pa.table(columns), file)
+    attributes = AttributeColumns(file, schema)
+    if data.draw(st.booleans()):
+        attributes.filter = SegmentFilter(attributes, columns_bytes=0)
+    allowed = None
+    if data.draw(st.booleans()):
+        allowed = attributes.filter.rows(bind(data.draw(expressions(schema)), schema))
+    for name, kind in schema.fields.items():
+        counted = count_values(name, [(Part(attributes), allowed)], 1_000)
+        assert counted == sorted(counted, key=lambda item: (-item[1], item[0]))
+        assert count_values(name, [(Part(attributes), allowed)], 2) == counted[:2]
+        twice = [(value, 2 * count) for value, count in counted]
+        assert count_values(name, [(Part(attributes), allowed)] * 2, 1_000) == twice
+        for value, count in counted:
+            condition = Contains(name, value) if kind.is_list else Compare(name, Operator.EQ, value)
+            rows = attributes.filter.rows(bind(condition, schema))
+            assert (rows if allowed is None else rows & allowed).count == count
+        if not kind.is_list:
+            present = attributes.filter.rows(Exists(name))
+            total = (present if allowed is None else present & allowed).count
+            assert sum(count for _, count in counted) == total
+    attributes.close()
 
 
 @thorough
 @given(st.data())
 def test_three_front_ends_agree(data):
-    names = data.draw(st.lists(st.sampled_from(NAMES[:-1]), min_size=1, max_size=4, unique=True))
+    names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
     schema = Schema({name: data.draw(st.sampled_from(FieldType)) for name in names})
     expression = data.draw(expressions(schema))
     bound = bind(expression, schema)

@@ -1,0 +1,275 @@
+"""Attribute columns in memory, in the form in which each kind of condition is a few array operations.
+
+A scalar column holds the rank of every row's value in the smallest unsigned type: 1 byte a row up to
+255 distinct values, 2 up to 65,535, else 4. Conditions are runs of ranks, found in one pass.
+
+A list column holds the rows of every element: as packed bits for elements in more than one row of 32,
+as row numbers of 4 bytes for all others, whichever is smaller.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from compactds.datastore.bitmaps import Bitmap, Mask
+from compactds.datastore.columns_values import Codes, Strings, Values, ranked
+from compactds.filters.errors import WhereError, shown
+from compactds.filters.schema import FieldType
+from compactds.filters.where import (
+    Compare,
+    Contains,
+    ContainsAll,
+    ContainsAny,
+    Exists,
+    Expression,
+    In,
+    NotIn,
+    Operator,
+    Prefix,
+)
+
+BITS_PER_ROW_NUMBER = 32
+"""Row numbers are held as uint32: rows of an element that take more than the packed bits are bits."""
+
+_RUN_BYTES = 8
+"""So many bytes a row are compared run by run; more is looked up in a table of all codes."""
+
+_GATHERED = 8
+"""Up to one row in so many, the codes of allowed rows are gathered one by one to be counted."""
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarColumn:
+    """Hold one value a row by its rank among the distinct values; a missing one ranks after the last."""
+
+    values: Values
+    codes: NDArray[Any]
+    missing: int
+
+    @property
+    def form(self) -> str:
+        """Say in a few words what the column is held as."""
+        return f"codes of {self.codes.itemsize} byte{'s' if self.codes.itemsize > 1 else ''}"
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes the column holds."""
+        return self.codes.nbytes + self.values.nbytes
+
+    def allowed(self, condition: Expression) -> Bitmap:
+        """Return the rows that one bound condition on this column allows."""
+        match condition:
+            case Compare(_, Operator.NE, value):
+                return ~self._run(self.values.left(value), self.values.right(value))
+            case Compare(_, operator, value):
+                return self._run(*self._bounds(operator, value))
+            case In(_, values):
+                return self._any_of(self.values.find(values))
+            case NotIn(_, values):
+                return ~self._any_of(self.values.find(values))
+            case Prefix(_, prefix) if isinstance(self.values, Strings):
+                return self._run(*self.values.starting_with(prefix))
+            case Exists():
+                return self._run(0, len(self.values))
+        raise _unknown(condition)
+
+    def counts(self, allowed: Bitmap | None) -> Counts:
+        """Return how many allowed rows have each value, shape (distinct values,)."""
+        codes = self.codes
+        if allowed is not None and allowed.count * _GATHERED < allowed.length:
+            codes = codes[allowed.rows()]
+        elif allowed is not None:
+            codes = np.where(allowed.mask(), codes, codes.dtype.type(len(self.values)))
+        return np.bincount(codes, minlength=len(self.values) + 1)[: len(self.values)]
+
+    def _bounds(self, operator: Operator, value: Any) -> tuple[int, int]:
+        match operator:
+            case Operator.GT:
+                return self.values.right(value), len(self.values)
+            case Operator.GTE:
+                return self.values.left(value), len(self.values)
+            case Operator.LT:
+                return 0, self.values.left(value)
+            case Operator.LTE:
+                return 0, self.values.right(value)
+        return self.values.left(value), self.values.right(value)
+
+    def _run(self, start: int, stop: int) -> Bitmap:
+        """Return the rows with codes from `start` up to `stop`."""
+        rows = len(self.codes)
+        if start >= stop:
+            return Bitmap.none(rows)
+        if start == 0 and stop == len(self.values) and not self.missing:
+            return Bitmap.all(rows)
+        return Bitmap.from_mask(self._mask_of_run(start, stop))
+
+    def _mask_of_run(self, start: int, stop: int) -> Mask:
+        codes, mask = self.codes, np.empty(len(self.codes), np.bool_)
+        if stop - start == 1:
+            np.equal(codes, start, out=mask)
+        elif start == 0:
+            np.less(codes, stop, out=mask)
+        else:
+            np.greater_equal(codes, start, out=mask)
+            if stop < len(self.values) or self.missing:
+                mask &= codes < stop
+        return mask
+
+    def _any_of(self, codes: Codes) -> Bitmap:
+        if not len(codes):
+            return Bitmap.none(len(self.codes))
+        ends = np.flatnonzero(np.diff(codes) > 1)
+        starts, stops = codes[np.append(0, ends + 1)], codes[np.append(ends, len(codes) - 1)] + 1
+        if len(starts) * self.codes.itemsize <= _RUN_BYTES:
+            mask = self._mask_of_run(int(starts[0]), int(stops[0]))
+            for start, stop in zip(starts[1:], stops[1:], strict=True):
+                mask |= self._mask_of_run(int(start), int(stop))
+            return Bitmap.from_mask(mask)
+        wanted = np.zeros(len(self.values) + 1, np.bool_)
+        wanted[codes] = True
+        return Bitmap.from_mask(np.take(wanted, self.codes, mode="clip"))
+
+
+@dataclass(frozen=True, slots=True)
+class ListColumn:
+    """Hold the rows of every element: `dense[code]`, else `rows[starts[code]:starts[code + 1]]`.
+
+    `longest` is the most distinct elements in one row, `present` the rows that have a list.
+    """
+
+    values: Values
+    starts: NDArray[Any]
+    rows: NDArray[np.uint32]
+    dense: Mapping[int, Bitmap]
+    longest: int
+    present: Bitmap
+
+    @property
+    def form(self) -> str:
+        """Say in a few words what the column is held as."""
+        return f"rows of each element, {len(self.dense)} as bits"
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes the column holds."""
+        bitmaps = sum(bitmap.nbytes for bitmap in (self.present, *self.dense.values()))
+        return self.values.nbytes + self.starts.nbytes + self.rows.nbytes + bitmaps
+
+    def allowed(self, condition: Expression) -> Bitmap:
+        """Return the rows that one bound condition on this column allows."""
+        match condition:
+            case Contains(_, value):
+                return self._any_of(self.values.find((value,)))
+            case ContainsAny(_, values):
+                return self._any_of(self.values.find(values))
+            case ContainsAll(_, values):
+                codes = self.values.find(values)
+                missed = len(codes) < len(values) or len(codes) > self.longest
+                return Bitmap.none(self.present.length) if missed else self._all_of(codes)
+            case Exists():
+                return self.present
+        raise _unknown(condition)
+
+    def counts(self, allowed: Bitmap | None) -> Counts:
+        """Return how many allowed rows have each element, shape (distinct elements,)."""
+        ends = self.starts.astype(np.int64)
+        if allowed is not None:
+            ends = np.searchsorted(np.flatnonzero(allowed.mask()[self.rows]), ends)
+        counts: Counts = ends[1:] - ends[:-1]
+        for code, bitmap in self.dense.items():
+            counts[code] = bitmap.count if allowed is None else (bitmap & allowed).count
+        return counts
+
+    def _any_of(self, codes: Codes) -> Bitmap:
+        sparse, dense = self._found(codes)
+        if sparse or not dense:
+            rows = np.concatenate(sparse) if sparse else self.rows[:0]
+            dense.append(Bitmap.from_rows(rows, self.present.length))
+        return reduce(or_, dense)
+
+    def _all_of(self, codes: Codes) -> Bitmap:
+        sparse, dense = self._found(codes)
+        if sparse:
+            rows, *others = sorted(sparse, key=len)
+            for other in others:
+                rows = rows[_are_in(rows, other)]
+            dense.append(Bitmap.from_rows(rows, self.present.length))
+        return reduce(and_, dense)
+
+    def _found(self, codes: Codes) -> tuple[list[NDArray[np.uint32]], list[Bitmap]]:
+        """Return what there is of each element: row numbers of some, bitmaps of the others."""
+        sparse, dense = [], []
+        for code in codes.tolist():
+            if code in self.dense:
+                dense.append(self.dense[code])
+            else:
+                sparse.append(self.rows[self.starts[code] : self.starts[code + 1]])
+        return sparse, dense
+
+
+Column = ScalarColumn | ListColumn
+
+
+def build_column(kind: FieldType, column: pa.ChunkedArray) -> Column:
+    """Build the form of a column that answers conditions; strings may be dictionary-encoded."""
+    if kind.is_list:
+        return _build_list(kind, column)
+    values, codes = ranked(kind, column)
+    missing = int(np.count_nonzero(codes == len(values)))
+    return ScalarColumn(values, codes.astype(np.min_scalar_type(len(values))), missing)
+
+
+def _build_list(kind: FieldType, column: pa.ChunkedArray) -> ListColumn:
+    length = len(column)
+    values, codes = ranked(kind.element, _flattened(column))
+    rows = np.repeat(np.arange(length, dtype=np.uint64), _sizes(column))
+    known = codes < len(values)  # an element can be missing, too
+    pairs = np.unique((codes[known].astype(np.uint64) << np.uint64(32)) | rows[known])
+    of_row = (pairs & np.uint64(2**32 - 1)).astype(np.uint32)
+    of_code = (pairs >> np.uint64(32)).astype(np.int64)
+    counted = np.bincount(of_code, minlength=len(values))
+    ends = np.cumsum(counted)
+    is_dense = counted * BITS_PER_ROW_NUMBER > length
+    starts = np.append(0, np.cumsum(np.where(is_dense, 0, counted)))
+    return ListColumn(
+        values=values,
+        starts=starts.astype(np.min_scalar_type(starts[-1])),
+        rows=of_row[~is_dense[of_code]],
+        dense={
+            code: Bitmap.from_rows(of_row[ends[code] - counted[code] : ends[code]], length)
+            for code in np.flatnonzero(is_dense).tolist()
+        },
+        longest=int(np.bincount(of_row).max(initial=0)),
+        present=Bitmap.from_mask(_present(column)),
+    )
+
+
+def _flattened(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+
+
+def _sizes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    sizes = [chunk.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(sizes).astype(np.int64) if sizes else np.empty(0, np.int64)
+
+
+def _present(column: pa.ChunkedArray) -> Mask:
+    return np.asarray(column.is_valid().to_numpy(), dtype=np.bool_)
+
+
+def _are_in(rows: NDArray[np.uint32], others: NDArray[np.uint32]) -> Mask:
+    """Tell which rows are among others, both ascending."""
+    places = np.minimum(np.searchsorted(others, rows), len(others) - 1)
+    return np.asarray(others[places] == rows)
+
+
+def _unknown(condition: Expression) -> WhereError:
+    return WhereError(f"where expression: {shown(condition)} is not a condition of its field.")
