@@ -61,7 +61,7 @@ def _suffix(path: Path) -> str:
 def _read(path: Path) -> Iterator[Question]:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as raw:
-            lines = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")  # type: ignore[arg-type, type-var]
+            lines = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")
             match _suffix(path):
                 case ".jsonl":
                     yield from _json_questions(path, lines)
