@@ -17,6 +17,7 @@ from compactds.configs.validation import validate
 __all__ = [
     "EncoderConfig",
     "Exact",
+    "FilterTable",
     "Format",
     "Index",
     "Passages",
@@ -70,6 +71,22 @@ class Source(_Table):
     config: Text | None = Field(None, description="The configuration of a Hugging Face dataset.")
     split: Text = Field("train", description="The split of a Hugging Face dataset.")
     revision: Text | None = Field(None, description="The revision of a Hugging Face dataset.")
+    ids: Literal["record", "file", "content"] = Field(
+        "record",
+        description="What a document's id is: its record's own, that with the file's name before it, or one "
+        "made of title and text.",
+    )
+
+
+class FilterTable(BaseModel):
+    """Name a corpus filter, the sources it is for, and its options: all further keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    filter: Text = Field(description="What the filter is called.")
+    sources: list[Text] | None = Field(
+        None, description="The names of the sources it is for; all of them if left out."
+    )
 
 
 class Passages(_Table):
@@ -173,6 +190,9 @@ class Recipe(_Table):
     attributes: dict[Text, TypeName] = Field(
         default_factory=dict, description="Types of attributes that are not to be inferred: year = 'int64'."
     )
+    filters: list[FilterTable] = Field(
+        default_factory=list, description="What documents must pass, and what edits their text, in order."
+    )
     passages: Passages = Field(default_factory=Passages, description="How documents are split into passages.")
     encoder: EncoderConfig = Field(
         default_factory=_default_encoder, description="The encoder of the index, and of queries."
@@ -200,6 +220,27 @@ class Recipe(_Table):
         if self.encoder.kind == "vectors" and not self.has_vectors:
             raise ValueError("encoder.kind is 'vectors', but neither vectors nor a source's vector is set")
         return self
+
+    @model_validator(mode="after")
+    def _check_source_names(self) -> Self:
+        names = {source.name for source in self.sources}
+        for table in self.filters:
+            unknown = next((name for name in table.sources or () if name not in names), None)
+            if unknown is not None:
+                known = ", ".join(sorted(filter(None, names))) or "none"
+                raise ValueError(
+                    f"filter {table.filter!r} is for the source {unknown!r}, but the names given to sources "
+                    f"are: {known}"
+                )
+        return self
+
+    def sources_of(self, table: FilterTable) -> frozenset[int]:
+        """Return the numbers of the sources that a filter is for."""
+        return frozenset(
+            number
+            for number, source in enumerate(self.sources)
+            if table.sources is None or source.name in table.sources
+        )
 
     @property
     def has_vectors(self) -> bool:
@@ -270,11 +311,23 @@ def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
             source["path"] = _resolve_source(path, source.get("format"), folder)
     if isinstance(vectors := tables.get("vectors"), str):
         tables["vectors"] = str(_absolute(vectors, folder))
+    filters = tables.get("filters")
+    for table in filters if isinstance(filters, list) else []:
+        if isinstance(table, dict):
+            table |= {key: _resolve_option(value, folder) for key, value in table.items()}
     for key in ("encoder", "exact_encoder"):
         encoder = tables.get(key)
         model = encoder.get("model") if isinstance(encoder, dict) else None
         if isinstance(model, str) and model.startswith((".", "/", "~")):
             tables[key]["model"] = str(_absolute(model, folder))
+
+
+def _resolve_option(value: Any, folder: Path) -> Any:
+    """Return a filter's option, a path made absolute if it is written as one: ./ and ../ and ~/."""
+    if isinstance(value, list):
+        return [_resolve_option(item, folder) for item in value]
+    is_path = isinstance(value, str) and value.startswith(("./", "../", "~/"))
+    return str(_absolute(value, folder)) if is_path else value
 
 
 def _resolve_source(path: str, kind: Any, folder: Path) -> str:

@@ -1,9 +1,10 @@
 """The last stages of a build: shards into one segment, its index, and the manifest that publishes it."""
 
 import datetime
+import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ import pyarrow as pa
 from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.attributes import full_schema
 from compactds.datastore.encoders.base import EncoderSpec
-from compactds.datastore.files import FileRecord
+from compactds.datastore.files import FileRecord, record_file, write_atomic
 from compactds.datastore.manifest import Manifest, SegmentRecord
 from compactds.datastore.passages import PASSAGE_SCHEMA
+from compactds.datastore.segment import LEDGER_FILE
 from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
 from compactds.datastore.writer import SegmentWriter, finish_segment, write_index
 from compactds.filters.schema import Schema
 from compactds.indexer.attributes import to_arrow, to_jsonable
+from compactds.indexer.ledger import Ledger
 from compactds.indexer.progress import Progress
-from compactds.indexer.reading import rejects_path
 from compactds.indexer.workspace import Workspace
 
 
@@ -71,27 +73,34 @@ def build_index(
     workspace: Workspace,
     assembly: Assembly,
     writer: SegmentWriter,
-    ledger: Mapping[str, Any],
+    account: dict[str, Any],
+    extra_files: Sequence[str],
+    ledger: Ledger,
     progress: Progress,
 ) -> SegmentRecord:
-    """Train, fill and calibrate the index of an assembled segment, and return the segment's record."""
+    """Train, fill and calibrate the index of an assembled segment, and return the segment's record.
+
+    `account` is what the segment's ledger file says; the seconds of these last stages are put into it.
+    """
     progress.stage("indexing", None)
     deciding = writer.open_vectors()
     proposing = _proposing_vectors(workspace, assembly) if assembly.two_encoders else deciding
-    index = write_index(writer.folder, assembly.plan, proposing)
-    extra = []
-    if rejects_path(workspace).exists():
-        shutil.copyfile(rejects_path(workspace), writer.folder / rejects_path(workspace).name)
-        extra = [rejects_path(workspace).name]
-    return finish_segment(
-        writer,
-        index,
-        proposing=proposing,
-        deciding=deciding,
-        dtype=assembly.exact_dtype,
-        ledger=ledger,
-        extra_files=extra,
-    )
+    with ledger.timed("index"):
+        index = write_index(writer.folder, assembly.plan, proposing)
+    with ledger.timed("calibrate"):
+        record = finish_segment(
+            writer,
+            index,
+            proposing=proposing,
+            deciding=deciding,
+            dtype=assembly.exact_dtype,
+            ledger=account,
+            extra_files=extra_files,
+        )
+    account["seconds"] = ledger.to_json()["seconds"]
+    path = writer.folder / LEDGER_FILE
+    write_atomic(path, json.dumps(account, indent=1, ensure_ascii=False).encode() + b"\n")
+    return replace(record, files={**record.files, LEDGER_FILE: record_file(path)})
 
 
 def make_manifest(

@@ -50,7 +50,24 @@ class AttributeInference:
             if name in self._overrides:
                 self._check_override(name, value, document.origin)
             elif Kind.STRING not in seen or not isinstance(value, str):
-                self._add(name, seen, value, document)
+                kind = kind_of(value, document.attributes_are_text)
+                self._add(name, kind, document.origin, shown(value), value)
+
+    def merge(self, data: Mapping[str, Any]) -> None:
+        """Take note of what another inference, over documents that follow, returned from `to_json`.
+
+        Raise AttributeTypeError as `observe` does.
+        """
+        for name, kinds in data.items():
+            if name not in self._seen:
+                self._check_name(name, next((origin for origin, _ in kinds.values()), name))
+                self._seen[name] = {}
+            for kind, (origin, example) in kinds.items():
+                self._add(name, Kind(kind), origin, example, example)
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all attributes seen."""
+        return frozenset(self._seen)
 
     def schema(self) -> Schema:
         """Return the type of every field seen, in order of name."""
@@ -80,22 +97,22 @@ class AttributeInference:
     def _type(self, name: str) -> FieldType:
         return self._overrides.get(name) or resolve(self._seen[name]) or FieldType.STRING
 
-    def _add(self, name: str, seen: dict[Kind, tuple[str, str]], value: Any, document: Document) -> None:
-        kind = kind_of(value, document.attributes_are_text)
+    def _add(self, name: str, kind: Kind, origin: str, example: str, value: Any) -> None:
+        seen = self._seen[name]
         if kind in seen:
             return
         if resolve([*seen, kind]) is None:
-            other, (origin, example) = next(
+            other, (other_origin, other_example) = next(
                 ((known, witness) for known, witness in seen.items() if resolve([known, kind]) is None),
                 next(iter(seen.items())),
             )
             raise AttributeTypeError(
-                f"{document.origin}: attribute {name!r} is {_a(kind)}, {shown(value)}, "
-                f"but {_a(other)}, {example}, at {origin}.",
+                f"{origin}: attribute {name!r} is {_a(kind)}, {example}, "
+                f"but {_a(other)}, {other_example}, at {other_origin}.",
                 value=value,
                 remedy=_override_remedy(name),
             )
-        seen[kind] = (document.origin, shown(value))
+        seen[kind] = (origin, example)
 
     def _check_override(self, name: str, value: Any, origin: str) -> None:
         kind = self._overrides[name]
@@ -153,11 +170,11 @@ def to_jsonable(attributes: Mapping[str, Any], schema: Schema) -> dict[str, Any]
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Document's attributes as JSON values before their types are known; nulls are dropped.
+    """Return a Document's attributes as JSON values before their types are known.
 
     `to_arrow` and `to_jsonable` give the same for the result as for the attributes themselves.
     """
-    return {name: _plain(value) for name, value in attributes.items() if value is not None}
+    return {name: _plain(value) for name, value in attributes.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -3,16 +3,14 @@
 import errno
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compactds.configs.recipe import EncoderConfig, Recipe, Source
+from compactds.configs.recipe import Recipe, Source
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, vectors_spec
 from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
@@ -20,20 +18,22 @@ from compactds.datastore.files import find_damage
 from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.datastore.writer import publish
-from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
-from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles
-from compactds.indexer.duplicates import drop_duplicates
 from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors
-from compactds.indexer.errors import BuildError, EmptyCorpusError
+from compactds.indexer.errors import BuildError
+from compactds.indexer.execution import Executor, LocalExecutor
+from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
+from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_steps
 from compactds.indexer.progress import LoggedProgress, Progress
-from compactds.indexer.reading import ReadState, read_sources
+from compactds.indexer.reading import REJECTS_FILE, gather_rejects, plan_reading
+from compactds.indexer.removals import REMOVED_FILE, gather_removed
 from compactds.indexer.sources import SourceOptions, list_input_files
 from compactds.indexer.workspace import Workspace, build_key, locked
 
-PACKAGES = ("compactds", "faiss-cpu", "hnswlib", "numpy", "pyarrow", "sentence-transformers", "torch")
+DOCUMENT_KEYS = ("sources", "filters", "attributes", "skip_invalid")
+"""What of a recipe decides which documents there are, before they are split."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -42,7 +42,9 @@ class BuildResult:
     """Say what a build made, and what it took.
 
     `resumed` tells that it went on from an earlier run, `unchanged` that the store was up to date and
-    nothing was done. `truncated` counts passages an encoder could not read whole.
+    nothing was done. `removed` counts documents that filters left out, `duplicates` and `contaminated` among
+    them. `truncated` counts passages an encoder could not read whole. `seconds` include `loading_s`, what
+    it took to load encoders.
     """
 
     path: Path
@@ -57,94 +59,109 @@ class BuildResult:
     index: str
     peak_rss_bytes: int
     bytes_per_passage: float
+    removed: int = 0
+    contaminated: int = 0
+    loading_s: float = 0.0
 
 
 def build(
-    recipe: Recipe, out: Path, *, progress: Progress | None = None, encoder: Encoder | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    encoder: Encoder | None = None,
+    executor: Executor | None = None,
 ) -> BuildResult:
     """Build the datastore that `recipe` describes into the folder `out`, and publish it.
 
     A store already there stays as it is until the new one replaces it in one step. An interrupted
     build is gone on with when the same recipe over the same inputs is built again; if nothing changed
     since the store was built, nothing is done. `encoder` is used in place of loading the recipe's.
+    `executor` runs the stages over documents, this process if left out; the store is the same whoever does.
 
     Raises CompactdsError: SourceError, RecordError, DuplicateIdError, AttributeTypeError,
     EmptyCorpusError, EncoderError, BudgetError, StoreBusyError or BuildError.
     """
     started = time.perf_counter()
     with locked(out), _disk_errors(out):
-        return _Build(recipe, out, progress or LoggedProgress(), encoder, started).run()
+        run = _Build(recipe, out, progress or LoggedProgress(), encoder, executor or LocalExecutor(), started)
+        return run.run()
 
 
 class _Build:
     """One run of a build; holds what the stages hand on."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, progress: Progress, encoder: Encoder | None, started: float
+        self,
+        recipe: Recipe,
+        out: Path,
+        progress: Progress,
+        encoder: Encoder | None,
+        executor: Executor,
+        started: float,
     ) -> None:
         self._recipe = recipe
         self._out = out
         self._progress = progress
         self._given = encoder
+        self._executor = executor
         self._started = started
-        self._sources = [_source_options(source, recipe) for source in recipe.sources]
-        self._stages_s: dict[str, float] = {}
+        self._sources = source_options(recipe)
+        self._files = [list_input_files(options) for options in self._sources]
 
     def run(self) -> BuildResult:
-        key = self._key()
+        steps = filter_steps(self._recipe)
+        key, documents_key = self._keys()
         existing = _existing(self._out)
         if existing is not None and self._is_current(existing, key):
             Workspace.discard(self._out, key)
             self._progress.note(f"{self._out} is up to date: recipe and inputs are unchanged.")
             return self._result(existing, {}, resumed=False, unchanged=True)
-        workspace, resumed = Workspace.open(self._out, key)
+        workspace, resumed = Workspace.open(self._out, key, documents_key)
         if resumed:
             self._progress.note("Going on where an earlier build stopped.")
-        encoders = self._load_encoders(workspace)
-        state, schema = self._read(workspace, encoders)
-        assembly, counts = self._encode(workspace, encoders, state, schema)
-        with self._timed("write"):
+        pipeline = Pipeline(workspace, self._recipe, self._sources, steps, self._executor, self._progress)
+        documents = pipeline.documents(list(plan_reading(self._sources, self._files)))
+        for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
+            self._progress.note(f"No document has the attribute {name!r}, which is given a type.")
+        with pipeline.ledger.timed("load encoders"):
+            encoders = self._load_encoders(workspace)
+        measures = () if self._recipe.has_vectors else tuple(encoders.values())
+        passages = pipeline.passages(documents, self._passage_options(), measures)
+        with pipeline.ledger.timed("encode"):
+            assembly, counts = self._encode(workspace, encoders, documents, passages)
+        with pipeline.ledger.timed("write"):
             writer = assemble_rows(workspace, assembly, self._progress)
-        ledger = self._ledger(state, counts, resumed)
-        record = build_index(workspace, assembly, writer, ledger, self._progress)
+        account = self._account(pipeline.ledger, counts, resumed)
+        extra = self._extra_files(workspace, documents, writer.folder)
+        record = build_index(workspace, assembly, writer, account, extra, pipeline.ledger, self._progress)
         manifest = make_manifest(
             assembly,
             record,
             name=self._recipe.name,
-            software=f"compactds {_version('compactds')}",
+            software=f"compactds {installed_version('compactds')}",
             recipe={"key": key, "resolved": _portable(self._recipe)},
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
         published = publish(self._out, workspace.segment, manifest, replaces=existing)
         workspace.clear()
-        return self._result(published, ledger, resumed=resumed, unchanged=False)
+        return self._result(published, account, resumed=resumed, unchanged=False)
 
-    def _key(self) -> str:
-        inputs = [
-            [file.name, file.size_bytes, file.mtime_ns]
-            for options in self._sources
-            for file in list_input_files(options)
-        ]
-        if self._recipe.vectors is not None:
-            try:
-                status = self._recipe.vectors.stat()
-            except OSError as error:
-                raise BuildError(
-                    f"cannot read vectors from {self._recipe.vectors}: {error.strerror}.",
-                    value=str(self._recipe.vectors),
-                    remedy="Give the path of a .npy file.",
-                ) from error
-            inputs.append([str(self._recipe.vectors), status.st_size, status.st_mtime_ns])
-        return build_key(
-            {
-                "recipe": self._recipe.model_dump(mode="json"),
-                "inputs": inputs,
-                "software": _version("compactds"),
-            }
-        )
+    def _keys(self) -> tuple[str, str]:
+        """Return the key of the whole build, and that of the documents alone."""
+        inputs = [[file.name, file.size_bytes, file.mtime_ns] for files in self._files for file in files]
+        recipe = self._recipe.model_dump(mode="json")
+        facts = {
+            "recipe": {name: recipe[name] for name in DOCUMENT_KEYS},
+            "has_vectors": self._recipe.has_vectors,
+            "inputs": inputs,
+            "software": installed_version("compactds"),
+        }
+        vectors = [] if self._recipe.vectors is None else [_status(self._recipe.vectors)]
+        return build_key({**facts, "recipe": recipe, "vectors": vectors}), build_key(facts)
 
     def _is_current(self, existing: Manifest, key: str) -> bool:
-        if existing.recipe.get("key") != key or any(not list_input_files(o) for o in self._sources):
+        if existing.recipe.get("key") != key or not all(self._files):
             return False
         return not any(
             find_damage(self._out / SEGMENTS_FOLDER / record.name, record.files, deep=False)
@@ -155,16 +172,15 @@ class _Build:
         """Return the encoders by role: "exact", and "ann" if it is another one; none for vectors."""
         if self._recipe.encoder.kind == "vectors":
             return {}
-        with self._timed("load encoders"):
-            if self._given is None:
-                self._progress.stage("loading encoder", None)
-            configs = {"ann": self._recipe.encoder}
-            if self._recipe.exact_encoder is not None:
-                configs["exact"] = self._recipe.exact_encoder
-            encoders = {
-                role: self._given or load_build_encoder(workspace, role, _encoder_options(config))
-                for role, config in configs.items()
-            }
+        if self._given is None:
+            self._progress.stage("loading encoder", None)
+        configs = {"ann": self._recipe.encoder}
+        if self._recipe.exact_encoder is not None:
+            configs["exact"] = self._recipe.exact_encoder
+        encoders = {
+            role: self._given or load_build_encoder(workspace, role, EncoderOptions(**config.model_dump()))
+            for role, config in configs.items()
+        }
         if "exact" not in encoders:
             encoders = {"exact": encoders["ann"]}
         fingerprints = {role: encoder.spec.fingerprint for role, encoder in encoders.items()}
@@ -177,69 +193,47 @@ class _Build:
         workspace.write_state("encoders", fingerprints)
         return encoders
 
-    def _read(self, workspace: Workspace, encoders: Mapping[str, Encoder]) -> tuple[ReadState, Schema]:
-        overrides = {name: FieldType(kind) for name, kind in self._recipe.attributes.items()}
-        with self._timed("read"):
-            state = read_sources(
-                workspace, self._sources, self._passager(encoders), overrides, self._progress
-            )
-            drop_duplicates(workspace, state, self._progress)
-        if not state.passages:
-            rejected = sum(source.rejected for source in state.sources)
-            raise EmptyCorpusError(
-                f"no documents to index in {', '.join(source.path for source in self._recipe.sources)}"
-                + (f": all {rejected} records were rejected." if rejected else "."),
-                value=rejected,
-                remedy="Check the paths, and the reasons for rejections if there are any.",
-            )
-        for name in sorted(overrides.keys() - state.inference.keys()):
-            self._progress.note(f"No document has the attribute {name!r}, which is given a type.")
-        return state, AttributeInference.from_json(state.inference, overrides).schema()
-
-    def _passager(self, encoders: Mapping[str, Encoder]) -> Passager:
+    def _passage_options(self) -> PassageOptions:
         passages = self._recipe.passages
-        options = PassageOptions(
+        return PassageOptions(
             words=passages.words,
             min_words=passages.min_words,
             split=passages.split and not self._recipe.has_vectors,
             embed_title=passages.embed_title,
         )
-        return Passager(options, [] if self._recipe.has_vectors else list(encoders.values()))
 
     def _encode(
-        self, workspace: Workspace, encoders: Mapping[str, Encoder], state: ReadState, schema: Schema
+        self,
+        workspace: Workspace,
+        encoders: Mapping[str, Encoder],
+        documents: Documents,
+        passages: Passages,
     ) -> tuple[Assembly, dict[str, EncodingCount]]:
         dtype = self._recipe.exact.dtype
         counts: dict[str, EncodingCount] = {}
-        with self._timed("encode"):
-            if self._recipe.has_vectors:
-                self._progress.stage("taking vectors", state.passages)
-                given = take_given_vectors(
-                    workspace,
-                    state.shards,
-                    sum(source.records for source in state.sources),
-                    self._recipe.vectors,
-                    dtype,
-                    self._progress,
+        if self._recipe.has_vectors:
+            self._progress.stage("taking vectors", passages.total)
+            given = take_given_vectors(
+                workspace, passages.shards, documents.records, self._recipe.vectors, dtype, self._progress
+            )
+            specs = [_spec_of_given(given.dimension, given.normalized, encoders)] * 2
+            plan = self._plan(passages.total, specs[0])
+        else:
+            specs = [encoders.get("ann", encoders["exact"]).spec, encoders["exact"].spec]
+            plan = self._plan(passages.total, specs[0])  # a budget too small is told before hours of work
+            passager = Passager(self._passage_options(), list(encoders.values()))
+            for role, encoder in encoders.items():
+                stage = f"encoding ({role})" if len(encoders) > 1 else "encoding"
+                self._progress.stage(stage, passages.total)
+                role_dtype = dtype if role == "exact" else "float16"
+                counts[role] = encode_shards(
+                    workspace, passages.shards, encoder, role, passager, role_dtype, self._progress
                 )
-                specs = [_spec_of_given(given.dimension, given.normalized, encoders)] * 2
-                plan = self._plan(state.passages, specs[0])
-            else:
-                specs = [encoders.get("ann", encoders["exact"]).spec, encoders["exact"].spec]
-                plan = self._plan(state.passages, specs[0])  # a budget too small is told before hours of work
-                passager = self._passager(encoders)
-                for role, encoder in encoders.items():
-                    stage = f"encoding ({role})" if len(encoders) > 1 else "encoding"
-                    self._progress.stage(stage, state.passages)
-                    role_dtype = dtype if role == "exact" else "float16"
-                    counts[role] = encode_shards(
-                        workspace, state.shards, encoder, role, passager, role_dtype, self._progress
-                    )
         self._progress.note(f"Index: {plan.kind}, {plan.ram_bytes:,} bytes in memory, because {plan.reason}.")
         assembly = Assembly(
-            shards=state.shards,
-            passages=state.passages,
-            attributes=schema,
+            shards=passages.shards,
+            passages=passages.total,
+            attributes=documents.schema(),
             encoder=bundled(specs[0]),
             exact_encoder=bundled(specs[1]),
             exact_dtype=dtype,
@@ -251,29 +245,42 @@ class _Build:
         index = self._recipe.index
         return choose_index(passages, spec.dimension, memory_bytes=index.memory_bytes, kind=index.kind)
 
-    def _ledger(self, state: ReadState, counts: Mapping[str, EncodingCount], resumed: bool) -> dict[str, Any]:
-        ledger = {
-            "sources": [asdict(source) for source in state.sources],
-            "passages": state.passages,
+    def _account(self, ledger: Ledger, counts: Mapping[str, EncodingCount], resumed: bool) -> dict[str, Any]:
+        account = {
+            **ledger.to_json(),
             "truncated": sum(count.truncated for count in counts.values()),
             "zero_vectors": sum(count.zero for count in counts.values()),
             "resumed": resumed,
-            "seconds": {stage: round(seconds, 3) for stage, seconds in self._stages_s.items()},
-            "software": {name: _version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+            "software": software(),
         }
         for name, text in (
             ("truncated", "passages are longer than the encoder's limit; their ends are not searchable"),
             ("zero_vectors", "passages hold nothing the encoder knows; no query will find them"),
         ):
-            if ledger[name]:
-                self._progress.note(f"{ledger[name]:,} {text}.")
-        return ledger
+            if account[name]:
+                self._progress.note(f"{account[name]:,} {text}.")
+        return account
+
+    def _extra_files(self, workspace: Workspace, documents: Documents, folder: Path) -> list[str]:
+        """Put lists of what was rejected and removed into the segment's folder; return their names."""
+        removed = sorted(workspace.removed.glob("filters-*.arrow")) + sorted(
+            workspace.removed.glob("duplicates-*.arrow")
+        )
+        made = {
+            REJECTS_FILE: gather_rejects(workspace, documents.readings, folder / REJECTS_FILE),
+            REMOVED_FILE: gather_removed(removed, folder / REMOVED_FILE),
+        }
+        return [name for name, there in made.items() if there]
 
     def _result(
-        self, manifest: Manifest, ledger: Mapping[str, Any], *, resumed: bool, unchanged: bool
+        self, manifest: Manifest, account: Mapping[str, Any], *, resumed: bool, unchanged: bool
     ) -> BuildResult:
-        sources = ledger.get("sources", [])
+        sources = account.get("sources", [])
         disk = sum(record.bytes for segment in manifest.segments for record in segment.files.values())
+        counts = {
+            name: sum(source[name] for source in sources)
+            for name in ("rejected", "removed", "duplicates", "contaminated")
+        }
         return BuildResult(
             path=self._out,
             documents=manifest.documents,
@@ -281,19 +288,30 @@ class _Build:
             seconds=time.perf_counter() - self._started,
             resumed=resumed,
             unchanged=unchanged,
-            rejected=sum(source["rejected"] for source in sources),
-            duplicates=sum(source["duplicates"] for source in sources),
-            truncated=ledger.get("truncated", 0),
+            truncated=account.get("truncated", 0),
             index=manifest.segments[0].index.kind,
             peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             bytes_per_passage=disk / max(1, manifest.passages),
+            loading_s=account.get("seconds", {}).get("load encoders", 0.0),
+            **counts,
         )
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._stages_s[stage] = self._stages_s.get(stage, 0.0) + time.perf_counter() - start
+
+def source_options(recipe: Recipe) -> list[SourceOptions]:
+    """Return the recipe's sources as readers take them."""
+    return [_source_options(source, recipe) for source in recipe.sources]
+
+
+def _status(path: Path) -> list[Any]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BuildError(
+            f"cannot read vectors from {path}: {error.strerror}.",
+            value=str(path),
+            remedy="Give the path of a .npy file.",
+        ) from error
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _portable(recipe: Recipe) -> dict[str, Any]:
@@ -321,11 +339,8 @@ def _source_options(source: Source, recipe: Recipe) -> SourceOptions:
         config=source.config,
         split=source.split or "train",
         revision=source.revision,
+        ids=source.ids,
     )
-
-
-def _encoder_options(config: EncoderConfig) -> EncoderOptions:
-    return EncoderOptions(**config.model_dump())
 
 
 def _spec_of_given(dimension: int, normalized: bool, encoders: Mapping[str, Encoder]) -> EncoderSpec:
@@ -353,13 +368,6 @@ def _existing(out: Path) -> Manifest | None:
             value=str(out),
             remedy="Give --out another folder, or remove this one.",
         ) from error
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @contextmanager

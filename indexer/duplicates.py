@@ -1,102 +1,64 @@
-"""Find documents that share an id, with memory that does not grow with the corpus."""
+"""The third stage of a build: documents that repeat an earlier one are found, in bounded memory."""
 
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
-import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from compactds.indexer.document_shards import DOCUMENT_SCHEMA
 from compactds.indexer.errors import DuplicateIdError
-from compactds.indexer.progress import Progress
-from compactds.indexer.reading import SHARD_SCHEMA, ReadState
-from compactds.indexer.workspace import Workspace
+from compactds.indexer.workspace import read_table
 
 SORT_MEMORY = "256MB"
+DUPLICATES = "duplicates"
+SAME_DOCUMENT = "same_document"
 
-REPEATED_DOCUMENTS = """
-    SELECT document_id, ordinal, origin, id_from_content
+_LISTED = ["document_id", "ordinal", "origin", "id_from_content"]
+_REPEATED = """
+    CREATE TEMP TABLE repeated AS
+    SELECT ordinal, document_id, origin, id_from_content,
+        lag(origin) OVER copies AS before, lag(id_from_content) OVER copies AS before_from_content
     FROM read_parquet($listing)
     WHERE document_id IN (
         SELECT document_id FROM read_parquet($listing) GROUP BY document_id HAVING count(*) > 1
     )
-    ORDER BY document_id, ordinal
+    WINDOW copies AS (PARTITION BY document_id ORDER BY ordinal)
 """
+_CLASHING = """
+    SELECT document_id, before, origin FROM repeated
+    WHERE before IS NOT NULL AND NOT (id_from_content AND before_from_content)
+    ORDER BY ordinal LIMIT 1
+"""
+_DROPPED = f"""
+    COPY (
+        SELECT ordinal, '{DUPLICATES}' AS filter, '{SAME_DOCUMENT}' AS reason,
+            document_id AS value, NULL::VARCHAR AS "limit"
+        FROM repeated WHERE before IS NOT NULL ORDER BY ordinal
+    ) TO '{{target}}' (FORMAT parquet, ROW_GROUP_SIZE 10000)
+"""  # noqa: S608 - nothing in it comes from data
 
 
-def drop_duplicates(workspace: Workspace, state: ReadState, progress: Progress) -> None:
-    """Drop documents that repeat an earlier one word for word, where neither came with an id.
+def find_repeated(shards: Sequence[Path], folder: Path, target: Path) -> None:
+    """Write to `target` which documents repeat an earlier one word for word, neither having come with an id.
 
-    The first copy stays. The counts in `state` are brought up to date. Raises DuplicateIdError when
-    two documents were given one id.
+    The first copy stays. Raises DuplicateIdError when two documents were given one id.
     """
-    counts = workspace.read_state("duplicates")
-    if counts is None:
-        repeated = workspace.read_state("repeated")
-        if repeated is None:
-            progress.stage("checking ids", None)
-            repeated = _find_repeated(workspace, state)
-            workspace.write_state("repeated", repeated)
-        counts = _drop(workspace, state, np.asarray(repeated, dtype=np.int64))
-        workspace.write_state("duplicates", counts)
-    for source, duplicates, passages in zip(
-        state.sources, counts["duplicates"], counts["passages"], strict=True
-    ):
-        source.duplicates, source.passages = duplicates, passages
-    state.passages = sum(counts["passages"])
-
-
-def _find_repeated(workspace: Workspace, state: ReadState) -> list[int]:
-    """Return the ordinals of documents to drop."""
-    listing = workspace.root / "documents.parquet"
-    _list_documents(workspace, state, listing)
-    settings = {"memory_limit": SORT_MEMORY, "threads": 1, "temp_directory": str(workspace.root / "duckdb")}
+    listing = folder / "listing.parquet"
+    schema = DOCUMENT_SCHEMA.empty_table().select(_LISTED).schema
+    with pq.ParquetWriter(listing, schema, compression="zstd") as writer:
+        for shard in shards:
+            writer.write_table(read_table(shard, _LISTED).select(_LISTED))
+    settings = {"memory_limit": SORT_MEMORY, "threads": 1, "temp_directory": str(folder / "duckdb")}
     with duckdb.connect(config=settings) as connection:
-        rows = connection.execute(REPEATED_DOCUMENTS, {"listing": str(listing)}).fetchall()
-    listing.unlink()
-    repeated = []
-    for before, row in pairwise(rows):
-        if before[0] != row[0]:
-            continue
-        if not (before[3] and row[3]):
+        connection.execute(_REPEATED, {"listing": str(listing)})
+        clash = connection.execute(_CLASHING).fetchone()
+        if clash is not None:
             raise DuplicateIdError(
-                f"two documents have the id {row[0]!r}: {before[2]} and {row[2]}.",
-                value=row[0],
-                remedy="Give every document an id of its own, or leave ids out.",
+                f"two documents have the id {clash[0]!r}: {clash[1]} and {clash[2]}.",
+                value=clash[0],
+                remedy='Give every document an id of its own, or set ids = "file" in the source (--ids file) '
+                'to put the file\'s name before each, or ids = "content" to make new ones.',
             )
-        repeated.append(int(row[1]))
-    return repeated
-
-
-def _list_documents(workspace: Workspace, state: ReadState, path: Path) -> None:
-    names = ["document_id", "ordinal", "origin", "id_from_content"]
-    schema = SHARD_SCHEMA.empty_table().select(names).schema
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for number in range(state.shards):
-            shard = workspace.read_shard(number, [*names, "position"])
-            writer.write_table(shard.filter(pc.equal(shard.column("position"), 0)).select(names))
-
-
-def _drop(workspace: Workspace, state: ReadState, repeated: np.ndarray) -> dict[str, list[int]]:
-    """Rewrite the shards that hold repeated documents; return duplicates and passages per source."""
-    if not len(repeated):
-        return {
-            "duplicates": [0] * len(state.sources),
-            "passages": [source.passages for source in state.sources],
-        }
-    bounds = np.cumsum([source.records for source in state.sources])
-    passages = np.zeros(len(bounds), dtype=np.int64)
-    for number in range(state.shards):
-        ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
-        kept = ~np.isin(ordinals, repeated)
-        if not kept.all():
-            shard = workspace.read_shard(number)
-            if workspace.has_vectors(number, "given"):
-                given = workspace.read_vectors(number, "given")
-                if len(given) == len(kept):
-                    workspace.write_vectors(number, "given", given[kept], "<f4")
-            workspace.write_shard(number, shard.filter(kept))
-        passages += np.bincount(np.searchsorted(bounds, ordinals[kept], "right"), minlength=len(bounds))
-    duplicates = np.bincount(np.searchsorted(bounds, repeated, "right"), minlength=len(bounds))
-    return {"duplicates": duplicates.tolist(), "passages": passages.tolist()}
+        connection.execute(_DROPPED.format(target=str(target).replace("'", "''")))
+    listing.unlink()

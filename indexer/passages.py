@@ -3,13 +3,50 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
-from compactds.datastore.encoders.base import Encoder
+from compactds.datastore.encoders.base import EncoderSpec, TokenSpans
+from compactds.datastore.encoders.tokens import TokenCounter
 from compactds.indexer.documents import Document
 from compactds.indexer.splitting import PassageLimits, Span, split
 
 TITLE_SHARE = 4
 """A title may take one part in this many of an encoder's token limit; a longer one is cut."""
+
+
+class Measure(Protocol):
+    """Measure texts in an encoder's tokens, as an Encoder does."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Return what the manifest records of the encoder."""
+        ...
+
+    @property
+    def overhead_tokens(self) -> int:
+        """Return what each passage costs besides its own tokens."""
+        ...
+
+    def token_offsets(self, texts: Sequence[str]) -> list[TokenSpans]:
+        """Return the character span of every token of each text, one (n, 2) array a text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMeasure:
+    """Measure texts in an encoder's tokens without the encoder: with a copy of its tokenizer."""
+
+    spec: EncoderSpec
+    counter: TokenCounter
+
+    @property
+    def overhead_tokens(self) -> int:
+        """Return what each passage costs besides its own tokens."""
+        return self.counter.overhead_tokens
+
+    def token_offsets(self, texts: Sequence[str]) -> list[TokenSpans]:
+        """Return the character span of every token of each text."""
+        return self.counter.offsets(texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +66,7 @@ class Passager:
     ready-made vectors, or with `split` off, a document is one passage.
     """
 
-    def __init__(self, options: PassageOptions, encoders: Sequence[Encoder]) -> None:
+    def __init__(self, options: PassageOptions, encoders: Sequence[Measure]) -> None:
         self._options = options
         limited = [encoder for encoder in encoders if encoder.spec.max_tokens is not None]
         self.measure = min(limited, key=_token_limit, default=None) if options.split else None
@@ -64,7 +101,7 @@ class Passager:
         return title, len(offsets)
 
 
-def _token_limit(encoder: Encoder) -> int:
+def _token_limit(encoder: Measure) -> int:
     limit = encoder.spec.max_tokens
     assert limit is not None
     return limit

@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,23 @@ from compactds.indexer.errors import BuildError
 
 WORK_FOLDER = ".build"
 LOCK_FILE = ".build.lock"
+
+# What depends on nothing but the sources and what may enter: kept when only later settings change.
+_DOCUMENT_STAGES = frozenset({"reading", "documents", "filtering", "kept", "removed", "deduplicating"})
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSizes:
+    """Say when a shard is full: by what it holds, or by the characters of its text.
+
+    Only a document that is longer than `characters` by itself makes a larger shard. Documents are split
+    together until they have `task_characters`.
+    """
+
+    documents: int = 2_048
+    passages: int = 2_048
+    characters: int = 8_000_000
+    task_characters: int = 4_000_000
 
 
 @contextmanager
@@ -62,36 +81,83 @@ def build_key(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@contextmanager
+def settled(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; what is there at the end becomes `path` in one step.
+
+    Its name is used by nobody else, so that two processes that do the same work do not meet.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Save a table as an Arrow file in one step."""
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with settled(path) as beside, pa.ipc.new_file(str(beside), table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a table `write_table` saved: all columns, or the named ones without reading the others."""
+    with pa.memory_map(str(path)) as file:
+        if columns is None:
+            return pa.ipc.open_file(file).read_all()
+        names = pa.ipc.open_file(file).schema.names
+        fields = sorted(names.index(column) for column in columns)
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        return pa.ipc.open_file(file, options=options).read_all()
+
+
 class Workspace:
     """Keep the finished shards of a build, and say which those are.
 
     Every file is written beside its place and renamed into it, so that what has its name is whole.
+    Documents are in `documents` as they were read and in `kept` after the filters; `removed` tells what
+    was left out; passages are in `shards`, with their vectors.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.documents = root / "documents"
+        self.kept = root / "kept"
+        self.removed = root / "removed"
         self.shards = root / "shards"
         self.segment = root / "segment"
 
     @classmethod
-    def open(cls, out: Path, key: str) -> tuple["Workspace", bool]:
+    def open(cls, out: Path, key: str, documents_key: str) -> tuple["Workspace", bool]:
         """Return the workspace of the build with this key, and whether it holds work to go on with.
 
-        The work of a build with another key is removed.
+        Of a build with another key, the documents are kept if they came about in the same way, by
+        `documents_key`; all else is removed.
         """
         workspace = cls(out / WORK_FOLDER)
-        resumed = workspace.read_state("key") == {"key": key}
-        if not resumed:
+        saved = workspace.read_state("key") or {}
+        if saved.get("documents") != documents_key:
+            (workspace.root / "key.json").unlink(missing_ok=True)  # first: what follows may be interrupted
             shutil.rmtree(workspace.root, ignore_errors=True)
-            workspace.shards.mkdir(parents=True)
-            workspace.write_state("key", {"key": key})
-        return workspace, resumed
+        elif saved.get("key") != key:
+            workspace.write_state("key", {"documents": documents_key})
+            for path in workspace.root.iterdir():
+                if path.name not in _DOCUMENT_STAGES | {"key.json"}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in (workspace.documents, workspace.kept, workspace.removed, workspace.shards):
+            folder.mkdir(parents=True, exist_ok=True)
+        workspace.write_state("key", {"key": key, "documents": documents_key})
+        return workspace, saved.get("documents") == documents_key
 
     @classmethod
     def discard(cls, out: Path, key: str) -> None:
         """Remove what a build with this key left behind when it was stopped after publishing."""
         workspace = cls(out / WORK_FOLDER)
-        if workspace.read_state("key") == {"key": key}:
+        if (workspace.read_state("key") or {}).get("key") == key:
             workspace.clear()
 
     def read_state(self, name: str) -> Any:
@@ -105,31 +171,23 @@ class Workspace:
         """Save JSON data under `name`, in one step."""
         write_atomic(self.root / f"{name}.json", json.dumps(state, ensure_ascii=True).encode())
 
-    def write_shard(self, number: int, table: pa.Table) -> None:
-        """Save the passages of a shard."""
-        beside = self._beside(self._shard(number))
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with pa.ipc.new_file(str(beside), table.schema, options=options) as writer:
-            writer.write_table(table)
-        _settle(beside, self._shard(number))
+    def adopt_shard(self, number: int, path: Path) -> None:
+        """Make a file that holds passages, and that of its given vectors, the shard of this number."""
+        for source, target in (
+            (path.with_suffix(".given.npy"), self._vectors(number, "given")),
+            (path, self._shard(number)),
+        ):
+            if source.exists():
+                source.replace(target)
 
     def read_shard(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the passages of a shard: all columns, or the named ones without reading the others."""
-        with pa.memory_map(str(self._shard(number))) as file:
-            if columns is None:
-                return pa.ipc.open_file(file).read_all()
-            names = pa.ipc.open_file(file).schema.names
-            fields = sorted(names.index(column) for column in columns)
-            options = pa.ipc.IpcReadOptions(included_fields=fields)
-            return pa.ipc.open_file(file, options=options).read_all()
+        return read_table(self._shard(number), columns)
 
     def write_vectors(self, number: int, role: str, vectors: Vectors, dtype: str) -> None:
         """Save a shard's vectors for a role: "given", "exact" or "ann"."""
-        path = self._vectors(number, role)
-        beside = self._beside(path)
-        with beside.open("wb") as file:
+        with settled(self._vectors(number, role)) as beside, beside.open("wb") as file:
             np.save(file, vectors.astype(dtype), allow_pickle=False)
-        _settle(beside, path)
 
     def has_vectors(self, number: int, role: str) -> bool:
         """Tell whether a shard's vectors are saved."""
@@ -149,12 +207,3 @@ class Workspace:
 
     def _vectors(self, number: int, role: str) -> Path:
         return self.shards / f"{number:06d}.{role}.npy"
-
-    def _beside(self, path: Path) -> Path:
-        return path.with_name(f".{path.name}.tmp")
-
-
-def _settle(beside: Path, path: Path) -> None:
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)

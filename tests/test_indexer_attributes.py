@@ -328,8 +328,9 @@ def test_json_values_are_typed_and_missing_ones_absent():
     assert to_jsonable({"i": "7"}, EVERY) == {"i": 7}
 
 
-def test_plain_attributes_drop_nulls_only():
+def test_plain_attributes_are_json_values():
     assert plain_attributes({"a": None, "b": False, "c": [], "d": date(2015, 1, 2)}) == {
+        "a": None,
         "b": False,
         "c": [],
         "d": "2015-01-02",

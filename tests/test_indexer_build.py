@@ -34,7 +34,7 @@ from compactds.indexer.errors import (
     SourceError,
 )
 from compactds.indexer.progress import LoggedProgress
-from compactds.indexer.workspace import locked
+from compactds.indexer.workspace import ShardSizes, locked
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def corpus(tmp_path, records, write_jsonl) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr("compactds.indexer.reading.SHARD_PASSAGES", 40)
+    sizes = ShardSizes(documents=10, passages=40, task_characters=4_000)
+    monkeypatch.setattr("compactds.indexer.pipeline.SHARDS", sizes)
 
 
 def recipe(path: Path, tiny_model: Path, **changes) -> Recipe:
@@ -140,14 +141,15 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_store(tmp_path, corpu
     wanted = recipe(corpus, tiny_model)
     build(wanted, tmp_path / "straight", encoder=encoder)
     expected = content(tmp_path / "straight")
-    interrupted = 0
-    for steps in (1, 30, 64, 66, 69, 72, 75, 77):
+    steps = 1
+    finished = False
+    while not finished:
         out = tmp_path / f"out-{steps}"
         progress = StopAfter(steps)
         try:
             build(wanted, out, progress=progress, encoder=encoder)
+            finished = True
         except KeyboardInterrupt:
-            interrupted += 1
             assert not (out / "manifest.json").exists()
             with pytest.raises(StoreNotFoundError, match="was interrupted"):
                 Datastore.open(out)
@@ -156,13 +158,14 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_store(tmp_path, corpu
             assert result.resumed
             assert progress.notes[0].startswith("Going on")
         assert content(out) == expected, steps
-    assert interrupted >= 6
+        steps += 13
+    assert steps > 200
 
 
 def test_it_can_be_interrupted_again_and_again(tmp_path, corpus, tiny_model, encoder):
     wanted = recipe(corpus, tiny_model)
     build(wanted, tmp_path / "straight", encoder=encoder)
-    for steps in (50, 63, 64, 67, 68, 70):
+    for steps in (50, 100, 150, 180, 190, 200):
         try:
             build(wanted, tmp_path / "store", progress=StopAfter(steps), encoder=encoder)
         except KeyboardInterrupt:
@@ -199,11 +202,25 @@ def test_the_manifest_names_files_and_not_where_they_were(tmp_path, corpus, tiny
     assert resolved["sources"] == [{"path": "corpus.jsonl"}]
 
 
-def test_a_changed_recipe_starts_over(tmp_path, corpus, tiny_model, encoder):
+def test_other_passages_are_made_of_the_documents_read_before(
+    tmp_path, corpus, tiny_model, encoder, monkeypatch
+):
     with pytest.raises(KeyboardInterrupt):
-        build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(66), encoder=encoder)
+        build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(190), encoder=encoder)
     changed = recipe(corpus, tiny_model, **{"passages.words": 6, "passages.min_words": 1})
-    assert not build(changed, tmp_path / "store", encoder=encoder).resumed
+    with monkeypatch.context() as patch:
+        patch.delattr("compactds.indexer.sources.reading._records")
+        assert build(changed, tmp_path / "store", encoder=encoder).resumed
+    build(changed, tmp_path / "straight", encoder=encoder)
+    assert content(tmp_path / "store") == content(tmp_path / "straight")
+
+
+def test_other_sources_start_over(tmp_path, corpus, records, write_jsonl, tiny_model, encoder):
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(corpus, tiny_model), tmp_path / "store", progress=StopAfter(190), encoder=encoder)
+    write_jsonl(corpus, records[:30])
+    result = build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    assert (result.resumed, result.documents) == (False, 30)
 
 
 def test_a_type_for_an_attribute_that_no_document_has_is_noted(tmp_path, corpus, tiny_model, encoder):
@@ -261,24 +278,20 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path, corpus, tiny_mode
         build(recipe(corpus, tiny_model), tmp_path / "home", encoder=encoder)
 
 
-@pytest.mark.parametrize("stage", ["write_shard", "write_vectors"])
-def test_a_full_disk_says_so_and_loses_nothing(tmp_path, corpus, tiny_model, encoder, monkeypatch, stage):
-    from compactds.indexer.workspace import Workspace
+@pytest.mark.parametrize("writes", [1, 3, 10, 22, 40, 55])
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path, corpus, tiny_model, encoder, monkeypatch, writes):
+    calls = itertools.count(1)
+    flush = os.fsync
 
-    whole = getattr(Workspace, stage)
-    calls = []
-
-    def full(self, *arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
+    def full(descriptor):
+        if next(calls) == writes:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return whole(self, *arguments)
+        flush(descriptor)
 
-    monkeypatch.setattr(Workspace, stage, full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BuildError, match="no space left on the disk"):
         build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
-    result = build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
-    assert result.resumed
+    build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
     build(recipe(corpus, tiny_model), tmp_path / "straight", encoder=encoder)
     assert content(tmp_path / "store") == content(tmp_path / "straight")
 
@@ -288,10 +301,10 @@ def test_ctrl_c_at_the_command_line_leaves_work_that_is_gone_on_with(tmp_path, c
         "import sys, os, signal\n"
         "from pathlib import Path\n"
         "from compactds.configs.recipe import recipe_for\n"
-        "from compactds.indexer import reading\n"
+        "from compactds.indexer import pipeline\n"
         "from compactds.indexer.build import build\n"
         "from compactds.indexer.progress import LoggedProgress\n"
-        "reading.SHARD_PASSAGES = 40\n"
+        "pipeline.SHARDS = pipeline.ShardSizes(documents=10, passages=40, task_characters=4000)\n"
         "class Kill(LoggedProgress):\n"
         "    def stage(self, name, total):\n"
         "        if name.startswith('encoding'): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -180,7 +180,7 @@ class TestText:
         for name in ("a.txt", "b.txt"):
             (tmp_path / name).write_bytes("“café”".encode("cp1252"))
         assert [d.text for d in read(tmp_path)] == ["“café”", "“café”"]
-        assert "read 2 files as Windows-1252" in caplog.text
+        assert "Read 2 files as Windows-1252" in caplog.text
 
     @pytest.mark.parametrize(
         "data",
@@ -205,7 +205,7 @@ class TestText:
         assert [d.text for d in documents] == ["C"]
         assert [(r.origin, r.reason) for r in rejected] == [
             (str(tmp_path / "a.txt"), "binary data, not text"),
-            (str(tmp_path / "b.txt"), "the text in 'text' is empty"),
+            (str(tmp_path / "b.txt"), "no text in the file"),
         ]
 
     def test_files_are_not_subject_to_fields(self, tmp_path):

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -14,6 +14,9 @@ from compactds.indexer.sources.options import RAW_LIMIT, SKIP_REMEDY, Reject
 MAX_LINE_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 20
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
+_BOMB_BYTES = 256 << 20
+_BOMB_RATIO = 250  # text compresses to a tenth or so; what is made to fill a disk, to a thousandth
+_SUSPECT = "Decompress it to see what it holds, or pass --skip-invalid to go on without the rest of it."
 _DAMAGED = "Restore the file from where it came from, or pass --skip-invalid to go on without the rest of it."
 
 
@@ -31,7 +34,30 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         else:
             # Arrow reports truncated streams of both codecs and reads concatenated ones.
             stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec)
-            yield cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))
+            yield io.BufferedReader(_Expanding(stream, raw), _BUFFER_BYTES)
+
+
+class ExpansionError(OSError):
+    """Report compressed data that grows beyond all measure."""
+
+
+class _Expanding(io.RawIOBase):
+    """Read a compressed stream until it has grown far more than text can."""
+
+    def __init__(self, stream: Any, compressed: BinaryIO) -> None:
+        self._stream = stream
+        self._compressed = compressed
+        self._bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._stream.readinto(buffer)
+        self._bytes += count
+        if self._bytes > _BOMB_BYTES and self._bytes > _BOMB_RATIO * self._compressed.tell():
+            raise ExpansionError(f"it expands to more than {_BOMB_RATIO} times its size, as no text does")
+        return count
 
 
 def unreadable(path: Path, error: OSError) -> SourceError:
@@ -45,6 +71,8 @@ def unreadable(path: Path, error: OSError) -> SourceError:
 
 def damaged(path: Path, error: Exception) -> RecordError:
     """Say that a file's content cannot be read to its end."""
+    if isinstance(error, ExpansionError):
+        return RecordError(f"not read to its end: {error}", origin=str(path), remedy=_SUSPECT)
     return RecordError(f"damaged or truncated file: {error}", origin=str(path), remedy=_DAMAGED)
 
 

@@ -23,7 +23,9 @@ class SourceOptions:
     that name none (default: the file's or folder's name). `fields` maps our names (FIELDS) to record
     keys, with dots for nested ones. `attributes` names those to keep, None keeps all; a name also
     keeps what is nested under it. `allow_empty_text` is for records whose vectors come separately.
-    `config`, `split` and `revision` choose within a Hugging Face dataset.
+    `config`, `split` and `revision` choose within a Hugging Face dataset. `ids` says what an id is: the
+    "record"'s own, that with its "file" before it, or made of the "content". A record without an id has
+    one made of its content.
     """
 
     path: str
@@ -37,6 +39,7 @@ class SourceOptions:
     config: str | None = None
     split: str = "train"
     revision: str | None = None
+    ids: str = "record"
 
     @property
     def is_hub_dataset(self) -> bool:
@@ -88,6 +91,35 @@ class Record:
     origin: str
     values: Mapping[str, Any]
     raw: bytes | None = None
+
+
+@dataclass(slots=True)
+class Notices:
+    """Count files that were read or passed over in a way worth telling, and name the first of each kind."""
+
+    guessed: int = 0
+    first_guessed: str = ""
+    empty: int = 0
+    first_empty: str = ""
+
+    def add(self, other: "Notices") -> None:
+        """Add what another reader noticed after this one."""
+        self.guessed += other.guessed
+        self.empty += other.empty
+        self.first_guessed = self.first_guessed or other.first_guessed
+        self.first_empty = self.first_empty or other.first_empty
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for each kind that occurred."""
+        told = []
+        if self.guessed:
+            told.append(
+                f"Read {self.guessed:,} files as Windows-1252, being neither UTF-8 nor what they declare "
+                f"(first: {self.first_guessed})."
+            )
+        if self.empty:
+            told.append(f"Passed over {self.empty:,} files without text (first: {self.first_empty}).")
+        return told
 
 
 # Takes a broken record and its raw text: raises the error, or notes it so that reading goes on.

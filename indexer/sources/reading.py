@@ -1,6 +1,7 @@
 """Read the documents of a source, whatever its format."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -13,6 +14,7 @@ from compactds.indexer.sources.jsonl import read_json, read_jsonl
 from compactds.indexer.sources.options import (
     RAW_LIMIT,
     InputFile,
+    Notices,
     Record,
     Reject,
     Rejection,
@@ -22,15 +24,27 @@ from compactds.indexer.sources.records import DocumentShape
 from compactds.indexer.sources.texts import DocumentFiles
 from compactds.indexer.sources.values import json_text
 
+logger = logging.getLogger(__name__)
+
 OnReject = Callable[[Rejection], None]
 
 
-def read_documents(options: SourceOptions, on_reject: OnReject | None = None) -> Iterator[Document]:
+def read_documents(
+    options: SourceOptions,
+    on_reject: OnReject | None = None,
+    *,
+    files: Sequence[InputFile] | None = None,
+    notices: Notices | None = None,
+) -> Iterator[Document]:
     """Yield the documents of a source in a fixed order, holding one record at a time.
 
     Raise SourceError for a source that cannot be read at all, and RecordError for a broken record; with
     `options.skip_invalid`, broken records go to `on_reject` instead. A file that is damaged half way
-    counts as one broken record, and reading goes on with the next file.
+    counts as one broken record, and reading goes on with the next file. An empty text file among others
+    in a folder goes to `on_reject` in any case.
+
+    `files` are those to read of what `list_input_files` gives, all if left out. `notices` counts what is
+    worth telling; it is logged if left out.
     """
     if options.max_documents is not None and options.max_documents < 1:
         raise SourceError(
@@ -38,20 +52,30 @@ def read_documents(options: SourceOptions, on_reject: OnReject | None = None) ->
             value=options.max_documents,
             remedy="Give at least 1, or leave it out to read all.",
         )
-    return islice(_documents(options, _rejector(options, on_reject)), options.max_documents)
+    documents = _documents(options, files, on_reject or _ignore, notices or Notices(), tell=notices is None)
+    return islice(documents, options.max_documents)
 
 
-def _rejector(options: SourceOptions, on_reject: OnReject | None) -> Reject:
+def _ignore(_: Rejection) -> None:
+    """Take no note of a record that is left out."""
+
+
+def _documents(
+    options: SourceOptions,
+    files: Sequence[InputFile] | None,
+    on_reject: OnReject,
+    notices: Notices,
+    *,
+    tell: bool,
+) -> Iterator[Document]:
+    def pass_over(error: RecordError, raw: str) -> None:
+        on_reject(Rejection(error.origin, error.reason, raw[:RAW_LIMIT]))
+
     def reject(error: RecordError, raw: str) -> None:
         if not options.skip_invalid:
             raise error
-        if on_reject is not None:
-            on_reject(Rejection(error.origin, error.reason, raw[:RAW_LIMIT]))
+        pass_over(error, raw)
 
-    return reject
-
-
-def _documents(options: SourceOptions, reject: Reject) -> Iterator[Document]:
     name = options.source_name
     shapes: dict[tuple[bool, bool], DocumentShape] = {}
     if options.is_hub_dataset:
@@ -60,19 +84,37 @@ def _documents(options: SourceOptions, reject: Reject) -> Iterator[Document]:
         shape = DocumentShape(options, name)
         yield from _shaped(read_hub(options, shape), shape, reject)
         return
-    texts = DocumentFiles(reject)
-    for file in list_input_files(options):
+    texts = DocumentFiles(reject, reject if options.allow_empty_text else pass_over, notices)
+    for file in list_input_files(options) if files is None else files:
         kind = file.format in DOCUMENT_FORMATS, file.format == "csv"
         if kind not in shapes:
             shapes[kind] = DocumentShape(options, name, files=kind[0], attributes_are_text=kind[1])
-        yield from _shaped(_records(file, texts, shapes[kind], reject), shapes[kind], reject)
-    texts.report()
+        yield from _shaped(_records(file, texts, shapes[kind], reject), shapes[kind], reject, file)
+        _check_unchanged(file)
+    for sentence in notices.sentences() if tell else ():
+        logger.warning("%s", sentence)
 
 
-def _shaped(records: Iterator[Record], shape: DocumentShape, reject: Reject) -> Iterator[Document]:
+def _check_unchanged(file: InputFile) -> None:
+    """Refuse a file that was written to or replaced while it was read: what was read may be neither."""
+    try:
+        status = file.path.stat()
+    except OSError:
+        return  # it was read to its end, all the same
+    if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+        raise SourceError(
+            f"{file.path} changed while it was read.",
+            value=str(file.path),
+            remedy="Run the same command again when nothing writes to it.",
+        )
+
+
+def _shaped(
+    records: Iterator[Record], shape: DocumentShape, reject: Reject, file: InputFile | None = None
+) -> Iterator[Document]:
     for record in records:
         try:
-            document = shape.document(record)
+            document = shape.document(record, file)
         except RecordError as error:
             reject(error, _raw(record))
             continue

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from compactds.indexer.documents import Document, content_id
 from compactds.indexer.errors import RecordError, SourceError
-from compactds.indexer.sources.options import FIELDS, SKIP_REMEDY, Record, SourceOptions
+from compactds.indexer.sources.options import FIELDS, SKIP_REMEDY, InputFile, Record, SourceOptions
 from compactds.indexer.sources.values import attribute_value, clean_text, flatten
 
 MAX_ID_CHARACTERS = 512
@@ -35,6 +35,8 @@ class DocumentShape:
         self._named = set() if files else set(options.fields)
         self._source = source
         self._kept = options.attributes
+        self._ids = options.ids
+        self._files = files
         self.vector_key = self._keys["vector"][0] if self._keys["vector"] else None
         self._allow_empty_text = options.allow_empty_text or self.vector_key is not None
         self._attributes_are_text = attributes_are_text
@@ -61,8 +63,11 @@ class DocumentShape:
         wanted |= {name.split(".")[0] for name in self._kept} | set(self._kept)
         return [name for name in available if name in wanted]
 
-    def document(self, record: Record) -> Document:
-        """Return the document of a record; raise RecordError naming its place, the field and the remedy."""
+    def document(self, record: Record, file: InputFile | None = None) -> Document:
+        """Return the document of a record of a file, if it is in one.
+
+        Raise RecordError naming its place, the field and the remedy.
+        """
         try:
             values = flatten(record.values)
         except ValueError as error:
@@ -71,6 +76,8 @@ class DocumentShape:
         text_key, text = self._text(values, record.origin)
         title_key, title = self._line(values, "title", record.origin)
         source_key, source = self._line(values, "source", record.origin)
+        if identifier and self._ids != "record" and not self._files:
+            identifier = f"{file.name}:{identifier}" if self._ids == "file" and file else ""
         used = {id_key, text_key, title_key, source_key, self.vector_key}
         return Document(
             id=identifier or content_id(title, text),

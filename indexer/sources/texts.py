@@ -1,6 +1,5 @@
 """Read files that are one document each: text, Markdown, HTML and PDF."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,20 +7,20 @@ from compactds.indexer.errors import RecordError
 from compactds.indexer.sources.decoding import Extracted, decode, is_binary
 from compactds.indexer.sources.formats import folder_name, split_suffix
 from compactds.indexer.sources.lines import unreadable
-from compactds.indexer.sources.options import RAW_LIMIT, InputFile, Record, Reject
-
-logger = logging.getLogger(__name__)
+from compactds.indexer.sources.options import RAW_LIMIT, InputFile, Notices, Record, Reject
 
 MAX_DOCUMENT_BYTES = 256 << 20
 _OWN_KEYS = frozenset({"id", "text", "document_id"})  # keys a file may not set for itself
 
 
 class DocumentFiles:
-    """Read files of one source, and count those whose encoding had to be guessed."""
+    """Read files of one source, and count those without text and those whose encoding had to be guessed."""
 
-    def __init__(self, reject: Reject) -> None:
+    def __init__(self, reject: Reject, pass_over: Reject, notices: Notices) -> None:
+        """Take what to do with a broken file, and with an empty one among others."""
         self._reject = reject
-        self._guessed: list[str] = []
+        self._pass_over = pass_over
+        self._notices = notices
 
     def read(self, file: InputFile) -> Iterator[Record]:
         """Yield the record of a file: its id, title, text, and attributes.
@@ -36,17 +35,12 @@ class DocumentFiles:
         except RecordError as error:
             self._reject(error, "")
             return
+        if file.in_folder and not extracted.text.strip():
+            self._notices.add(Notices(empty=1, first_empty=str(file.path)))
+            self._pass_over(RecordError("no text in the file", origin=str(file.path)), "")
+            return
         raw = extracted.text[:RAW_LIMIT].encode("utf-8", "replace")
         yield Record(str(file.path), _values(file, extracted), raw)
-
-    def report(self) -> None:
-        """Log how many files were neither UTF-8 nor of a declared encoding."""
-        if self._guessed:
-            logger.warning(
-                "read %d files as Windows-1252, being neither UTF-8 nor what they declare (first: %s)",
-                len(self._guessed),
-                self._guessed[0],
-            )
 
     def _bytes(self, file: InputFile) -> bytes:
         if file.size_bytes > MAX_DOCUMENT_BYTES:
@@ -86,7 +80,7 @@ class DocumentFiles:
     def _decoded(self, data: bytes, file: InputFile, declared: str = "") -> str:
         text, certain = decode(data, declared)
         if not certain:
-            self._guessed.append(str(file.path))
+            self._notices.add(Notices(guessed=1, first_guessed=str(file.path)))
         return text
 
 

@@ -1,0 +1,212 @@
+"""The fourth stage of a build: documents that stay are split into passages, in shards of bounded size."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from compactds.datastore.encoders.base import EncoderSpec
+from compactds.datastore.encoders.tokens import TokenCounter
+from compactds.filters.corpus.base import Drop
+from compactds.indexer.document_shards import read_shard_documents
+from compactds.indexer.documents import Document
+from compactds.indexer.errors import BuildError
+from compactds.indexer.execution import Report
+from compactds.indexer.filtering import kept_shard
+from compactds.indexer.passages import Measure, PassageOptions, Passager, TokenMeasure
+from compactds.indexer.removals import Removals
+from compactds.indexer.sources import SourceOptions
+from compactds.indexer.workspace import ShardSizes, Workspace, read_table, settled, write_table
+
+SHARD_SCHEMA = pa.schema(
+    [
+        pa.field("ordinal", pa.int64()),
+        pa.field("document_id", pa.string()),
+        pa.field("position", pa.int32()),
+        pa.field("title", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()),
+        pa.field("attributes", pa.string()),
+    ]
+)
+DROPS_SCHEMA = pa.schema(
+    [
+        pa.field("ordinal", pa.int64()),
+        pa.field("filter", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("limit", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Name the file of an encoder's tokenizer, and hold what the encoder allows."""
+
+    path: Path
+    spec: EncoderSpec
+
+
+@dataclass(frozen=True, slots=True)
+class CutContext:
+    """Say where the build works, how documents become passages, and which are left out as duplicates.
+
+    `measures` holds encoders, or their tokenizers where another process is to do the work; none if
+    documents are kept whole. `options` is None if nothing is to be written: documents are only counted.
+    """
+
+    root: Path
+    sources: tuple[SourceOptions, ...]
+    drops: Path
+    sizes: ShardSizes
+    options: PassageOptions | None
+    measures: tuple[Measure | Tokenizer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CutTask:
+    """Name the shards of kept documents, of one source, that are split together."""
+
+    number: int
+    source: int
+    shards: tuple[int, ...]
+
+
+def plan_cutting(filtered: Sequence[tuple[int, int, int]], most_characters: int) -> Iterator[CutTask]:
+    """Yield tasks of about equal size, in order, from (source, documents, characters) of each shard."""
+    number, source, held = 0, -1, 0
+    shards: list[int] = []
+    for shard, (of_source, documents, characters) in enumerate(filtered):
+        if not documents:
+            continue
+        if shards and (of_source != source or held + characters > most_characters):
+            yield CutTask(number, source, tuple(shards))
+            number, shards, held = number + 1, [], 0
+        source = of_source
+        shards.append(shard)
+        held += characters
+    if shards:
+        yield CutTask(number, source, tuple(shards))
+
+
+def cut_task(context: CutContext, task: CutTask, report: Report) -> dict[str, Any]:
+    """Split the documents of a task; write their passages, and tell of the documents left out."""
+    workspace = Workspace(context.root)
+    removals = Removals(context.sources[task.source])
+    passager = None if context.options is None else _passager(context.options, context.measures)
+    rows = _PassageRows(workspace, task.number, context.sizes)
+    documents = words = 0
+    for shard in task.shards:
+        drops = _drops(context.drops, kept_shard(workspace, shard))
+        for document, ordinal, count in read_shard_documents(kept_shard(workspace, shard)):
+            if ordinal in drops:
+                removals.add(document, count, drops[ordinal])
+            else:
+                documents, words = documents + 1, words + count
+                if passager is not None:
+                    rows.add(document, ordinal, passager)
+            report(1)
+    rows.finish()
+    removals.write(workspace.removed / f"duplicates-{task.number:06d}.arrow")
+    return {
+        "source": task.source,
+        "documents": documents,
+        "words": words,
+        "passages": rows.lengths,
+        "removed": removals.counts(),
+    }
+
+
+def cut_shard(workspace: Workspace, task: int, number: int) -> Path:
+    """Return the file of a task's passages before all shards have their numbers."""
+    return workspace.root / "passages" / f"{task:06d}-{number:06d}.arrow"
+
+
+class _PassageRows:
+    """Gather passages and write them in shards; a long document may fill several."""
+
+    def __init__(self, workspace: Workspace, task: int, sizes: ShardSizes) -> None:
+        self._workspace = workspace
+        self._task = task
+        self._sizes = sizes
+        self._rows: list[dict[str, Any]] = []
+        self._given: list[Any] = []
+        self._characters = 0
+        self.lengths: list[int] = []
+
+    def add(self, document: Document, ordinal: int, passager: Passager) -> None:
+        attributes = orjson.dumps(document.attributes).decode()
+        for position, span in enumerate(passager.split(document)):
+            self._rows.append(
+                {
+                    "ordinal": ordinal,
+                    "document_id": document.id,
+                    "position": position,
+                    "title": document.title,
+                    "text": document.text[span.start : span.end],
+                    "source": document.source,
+                    "start": span.start,
+                    "end": span.end,
+                    "attributes": attributes,
+                }
+            )
+            self._characters += span.end - span.start
+            if document.vector is not None:
+                self._given.append(document.vector)
+            if len(self._rows) >= self._sizes.passages or self._characters >= self._sizes.characters:
+                self.finish()
+
+    def finish(self) -> None:
+        """Write what was gathered as a shard."""
+        if not self._rows:
+            return
+        path = cut_shard(self._workspace, self._task, len(self.lengths))
+        if self._given:
+            with settled(path.with_suffix(".given.npy")) as beside, beside.open("wb") as file:
+                np.save(file, _stack(self._given).astype("<f4"), allow_pickle=False)
+        write_table(path, pa.Table.from_pylist(self._rows, SHARD_SCHEMA))
+        self.lengths.append(len(self._rows))
+        self._rows, self._given, self._characters = [], [], 0
+
+
+@lru_cache(maxsize=2)
+def _passager(options: PassageOptions, measures: tuple[Measure | Tokenizer, ...]) -> Passager:
+    loaded = [_token_measure(measure) if isinstance(measure, Tokenizer) else measure for measure in measures]
+    return Passager(options, loaded)
+
+
+def _token_measure(tokenizer: Tokenizer) -> TokenMeasure:
+    counter = TokenCounter.from_json(tokenizer.path.read_text(), tokenizer.spec.passage_prompt)
+    return TokenMeasure(tokenizer.spec, counter)
+
+
+def _drops(path: Path, shard: Path) -> Mapping[int, Drop]:
+    """Return why documents of a shard are left out, by their ordinals."""
+    if not path.exists():
+        return {}
+    ordinals = read_table(shard, ["ordinal"]).column("ordinal")
+    bounds = pc.min_max(ordinals).as_py()
+    within = [("ordinal", ">=", bounds["min"]), ("ordinal", "<=", bounds["max"])]
+    rows = pq.read_table(path, filters=within, use_threads=False).to_pylist()
+    return {row["ordinal"]: Drop(row["filter"], row["reason"], row["value"], row["limit"]) for row in rows}
+
+
+def _stack(vectors: list[Any]) -> Any:
+    lengths = {len(vector) for vector in vectors}
+    if len(lengths) > 1:
+        raise BuildError(
+            f"vectors of {min(lengths)} and of {max(lengths)} dimensions in one source.",
+            value=sorted(lengths),
+            remedy="All vectors of a store need one dimension.",
+        )
+    return np.stack(vectors)

@@ -1,0 +1,148 @@
+"""The second stage of a build: every document is judged and edited by the recipe's filters, in order."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from compactds.filters.corpus.base import CorpusFilter, Drop, TextEditor
+from compactds.filters.schema import FieldType
+from compactds.indexer.attributes import AttributeInference
+from compactds.indexer.document_shards import DocumentRows, read_shard_documents
+from compactds.indexer.documents import Document
+from compactds.indexer.execution import Report
+from compactds.indexer.reading import raw_shard
+from compactds.indexer.removals import Removals
+from compactds.indexer.sources import SourceOptions
+from compactds.indexer.workspace import ShardSizes, Workspace
+
+NOTHING_LEFT = "nothing_left"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterStep:
+    """Hold one filter as the recipe has it, in JSON, and the numbers of the sources it is for."""
+
+    options: str
+    sources: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterContext:
+    """Say where the build works, what its sources and filters are, and which types attributes are given."""
+
+    root: Path
+    sources: tuple[SourceOptions, ...]
+    steps: tuple[FilterStep, ...]
+    overrides: Mapping[str, FieldType]
+    sizes: ShardSizes
+
+
+@dataclass(frozen=True, slots=True)
+class FilterTask:
+    """Name one shard of documents: the task that read it, its number there, and its number among all.
+
+    `first_record` is the place of the task's first record among all records.
+    """
+
+    number: int
+    reader: int
+    shard: int
+    source: int
+    first_record: int
+
+
+def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dict[str, Any]:
+    """Judge the documents of one shard; write those that stay, and what became of the others."""
+    workspace = Workspace(context.root)
+    filters = [step for step in compiled(context.steps) if task.source in step.sources]
+    removals = Removals(context.sources[task.source])
+    inference = AttributeInference(context.overrides)
+    rows, edits = DocumentRows(context.sizes), dict[tuple[str, str], list[int]]()
+    documents = words = characters = 0
+    for document, ordinal, count in read_shard_documents(raw_shard(workspace, task.reader, task.shard)):
+        edited, drop = _judge(document, filters, edits)
+        if drop is not None:
+            removals.add(document, count, drop)
+        else:
+            inference.observe(edited)
+            if edited is not document:
+                count = len(edited.text.split())
+            rows.add(edited, task.first_record + ordinal, count)
+            documents, words = documents + 1, words + count
+            characters += len(edited.text)
+        report(1)
+    if rows:
+        rows.write(kept_shard(workspace, task.number))
+    removals.write(removed_by_filters(workspace, task.number))
+    return {
+        "source": task.source,
+        "documents": documents,
+        "words": words,
+        "characters": characters,
+        "removed": removals.counts(),
+        "edits": [[*kind, *count] for kind, count in edits.items()],
+        "attributes": inference.to_json(),
+    }
+
+
+def _judge(
+    document: Document, steps: Sequence["CompiledStep"], edits: dict[tuple[str, str], list[int]]
+) -> tuple[Document, Drop | None]:
+    """Return the document as the filters leave it, and why it is dropped if it is; note what was edited."""
+    for step in steps:
+        if step.filter is not None:
+            drop = step.filter.judge(document)
+            if drop is not None:
+                return document, drop
+        if step.editor is not None:
+            text, changes = step.editor.edit(document.text)
+            for kind, places in changes.items():
+                count = edits.setdefault((step.editor.name, kind), [0, 0])
+                count[0] += 1
+                count[1] += places
+            if text != document.text:
+                document = replace(document, text=text)
+            if changes and not text.strip():
+                return document, Drop(step.editor.name, NOTHING_LEFT, 0.0)
+    return document, None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledStep:
+    """Hold what judges documents, or what edits them, and the numbers of the sources it is for."""
+
+    sources: frozenset[int]
+    filter: CorpusFilter | None = None
+    editor: TextEditor | None = None
+
+
+@lru_cache(maxsize=4)
+def compiled(steps: tuple[FilterStep, ...]) -> list[CompiledStep]:
+    """Return the steps with their filters, made once a process.
+
+    Raises CompactdsError for a filter that does not exist, or an option it does not take.
+    """
+    if not steps:
+        return []
+    from compactds.filters.corpus.catalogue import make_filter
+
+    made: list[tuple[frozenset[int], Any]] = [
+        (step.sources, make_filter(json.loads(step.options))) for step in steps
+    ]
+    return [
+        CompiledStep(sources, filter=one) if hasattr(one, "judge") else CompiledStep(sources, editor=one)
+        for sources, one in made
+    ]
+
+
+def kept_shard(workspace: Workspace, number: int) -> Path:
+    """Return the file of the documents of a shard that the filters keep."""
+    return workspace.kept / f"{number:06d}.arrow"
+
+
+def removed_by_filters(workspace: Workspace, number: int) -> Path:
+    """Return the file that tells of the documents of a shard that filters removed."""
+    return workspace.removed / f"filters-{number:06d}.arrow"

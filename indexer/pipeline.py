@@ -1,0 +1,245 @@
+"""The stages of a build over documents: read, filter, deduplicate, split. Each is marked when it is done."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compactds.configs.recipe import Recipe
+from compactds.datastore.encoders.base import Encoder
+from compactds.filters.schema import FieldType, Schema
+from compactds.indexer.attributes import AttributeInference
+from compactds.indexer.cutting import CutContext, Tokenizer, cut_shard, cut_task, plan_cutting
+from compactds.indexer.duplicates import find_repeated
+from compactds.indexer.errors import EmptyCorpusError
+from compactds.indexer.execution import Executor, LocalExecutor
+from compactds.indexer.filtering import (
+    FilterContext,
+    FilterStep,
+    FilterTask,
+    compiled,
+    filter_task,
+    kept_shard,
+)
+from compactds.indexer.ledger import Ledger
+from compactds.indexer.passages import Measure, PassageOptions
+from compactds.indexer.progress import Progress
+from compactds.indexer.reading import ReadContext, ReadTask, raw_shard, read_task
+from compactds.indexer.sources import Notices, SourceOptions
+from compactds.indexer.stages import run_stage
+from compactds.indexer.workspace import ShardSizes, Workspace
+
+SHARDS = ShardSizes()
+DROPS_FILE = "drops.parquet"
+
+
+@dataclass(slots=True)
+class Documents:
+    """Hold what reading and filtering came to.
+
+    `records` counts everything read, usable or not; `kept` has (source, documents, characters) of each
+    shard after the filters; `inference` knows the attributes of the documents kept.
+    """
+
+    inference: AttributeInference
+    records: int = 0
+    kept: list[tuple[int, int, int]] = field(default_factory=list)
+    readings: list[dict[str, Any]] = field(default_factory=list)
+
+    def schema(self) -> Schema:
+        """Return the types of attributes."""
+        return self.inference.schema()
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """Hold what splitting came to: the passages of each shard, and the source each is of."""
+
+    lengths: tuple[int, ...]
+    sources: tuple[int, ...]
+
+    @property
+    def shards(self) -> int:
+        """Return the number of shards."""
+        return len(self.lengths)
+
+    @property
+    def total(self) -> int:
+        """Return the number of passages."""
+        return sum(self.lengths)
+
+
+class Pipeline:
+    """Run the stages over one workspace with one executor, and keep the account."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        recipe: Recipe,
+        sources: Sequence[SourceOptions],
+        steps: tuple[FilterStep, ...],
+        executor: Executor,
+        progress: Progress,
+    ) -> None:
+        self.ledger = Ledger(options.source_name for options in sources)
+        self._workspace = workspace
+        self._recipe = recipe
+        self._sources = tuple(sources)
+        self._steps = steps
+        self._executor = executor
+        self._progress = progress
+        self._overrides = {name: FieldType(kind) for name, kind in recipe.attributes.items()}
+
+    def documents(self, tasks: Sequence[ReadTask]) -> Documents:
+        """Read and filter documents, and find those that repeat others.
+
+        Raises EmptyCorpusError if none is left, saying which filter removed them.
+        """
+        documents = Documents(AttributeInference(self._overrides))
+        with self.ledger.timed("read"):
+            shards = self._read(tasks, documents)
+        with self.ledger.timed("filter"):
+            self._filter(shards, documents)
+        if not any(count for _, count, _ in documents.kept):
+            raise self._empty()
+        with self.ledger.timed("deduplicate"):
+            self._deduplicate(documents)
+        return documents
+
+    def passages(
+        self, documents: Documents, options: PassageOptions | None, measures: Sequence[Encoder]
+    ) -> Passages:
+        """Split documents into passages; with no options, only count what would be split."""
+        with self.ledger.timed("split"):
+            return self._cut(documents, options, measures)
+
+    def _read(self, tasks: Sequence[ReadTask], documents: Documents) -> list[FilterTask]:
+        """Read all sources; return the shards there are now, as tasks of the next stage."""
+        self._progress.stage("reading", None)
+        context = ReadContext(self._workspace.root, self._sources, SHARDS)
+        folder = self._workspace.root / "reading"
+        results = run_stage(folder, self._executor, read_task, context, tasks, self._progress.advance)
+        shards: list[FilterTask] = []
+        notices = Notices()
+        for task, result in zip(tasks, results, strict=True):
+            documents.readings.append(result)
+            self.ledger.read(result)
+            notices.add(Notices(**result["notices"]))
+            for shard in range(result["shards"]):
+                shards.append(FilterTask(len(shards), task.number, shard, task.source, documents.records))
+            documents.records += result["documents"] + result["rejected"]
+        for sentence in notices.sentences():
+            self._progress.note(sentence)
+        return shards
+
+    def _filter(self, shards: Sequence[FilterTask], documents: Documents) -> None:
+        total = sum(line.documents for line in self.ledger.sources)
+        self._progress.stage("filtering", total)
+        context = FilterContext(self._workspace.root, self._sources, self._steps, self._overrides, SHARDS)
+        folder = self._workspace.root / "filtering"
+        results = run_stage(folder, self._executor, filter_task, context, shards, self._progress.advance)
+        for task, result in zip(shards, results, strict=True):
+            raw_shard(self._workspace, task.reader, task.shard).unlink(missing_ok=True)
+            self.ledger.remove(result)
+            documents.inference.merge(result["attributes"])
+            documents.kept.append((result["source"], result["documents"], result["characters"]))
+
+    def _deduplicate(self, documents: Documents) -> None:
+        target = self._drops
+        if target.exists():
+            return
+        self._progress.stage("finding duplicates", None)
+        target.parent.mkdir(exist_ok=True)
+        kept = [
+            kept_shard(self._workspace, number)
+            for number, (_, count, _) in enumerate(documents.kept)
+            if count
+        ]
+        beside = target.with_suffix(".tmp")
+        find_repeated(kept, target.parent, beside)
+        beside.replace(target)
+
+    def _cut(
+        self, documents: Documents, options: PassageOptions | None, encoders: Sequence[Encoder]
+    ) -> Passages:
+        tasks = list(plan_cutting(documents.kept, SHARDS.task_characters))
+        self._progress.stage("splitting", sum(count for _, count, _ in documents.kept))
+        measures, executor = self._measures(options, encoders)
+        context = CutContext(self._workspace.root, self._sources, self._drops, SHARDS, options, measures)
+        (self._workspace.root / "passages").mkdir(exist_ok=True)
+        folder = self._workspace.root / "splitting"
+        results = list(run_stage(folder, executor, cut_task, context, tasks, self._progress.advance))
+        lengths: list[int] = []
+        sources: list[int] = []
+        for task, result in zip(tasks, results, strict=True):
+            self.ledger.cut(result)
+            for number, length in enumerate(result["passages"]):
+                self._workspace.adopt_shard(len(lengths), cut_shard(self._workspace, task.number, number))
+                lengths.append(length)
+                sources.append(task.source)
+        return Passages(tuple(lengths), tuple(sources))
+
+    def _measures(
+        self, options: PassageOptions | None, encoders: Sequence[Encoder]
+    ) -> tuple[tuple[Measure | Tokenizer, ...], Executor]:
+        """Return what texts are measured with, and who can do it.
+
+        Another process gets the tokenizer of an encoder. An encoder that does not give its tokenizer away
+        measures in this process.
+        """
+        if options is None:
+            return (), self._executor
+        measures: list[Measure | Tokenizer] = []
+        for number, encoder in enumerate(encoders):
+            tokenizer = tokenizer_json(encoder) if encoder.spec.max_tokens is not None else ""
+            if tokenizer is None:
+                return tuple(encoders), LocalExecutor(1)
+            path = self._workspace.root / f"tokenizer-{number}.json"
+            path.write_text(tokenizer)
+            measures.append(Tokenizer(path, encoder.spec))
+        return tuple(measures), self._executor
+
+    @property
+    def _drops(self) -> Path:
+        return self._workspace.root / "deduplicating" / DROPS_FILE
+
+    def _empty(self) -> EmptyCorpusError:
+        lines = self.ledger.sources
+        rejected, read = sum(line.rejected for line in lines), sum(line.documents for line in lines)
+        where = ", ".join(source.path for source in self._recipe.sources)
+        if read:
+            return EmptyCorpusError(
+                f"the filters leave none of {read:,} documents: {self.ledger.blame()}.",
+                value=read,
+                remedy="Loosen or leave out the filters named; --dry-run shows examples of what they remove.",
+            )
+        return EmptyCorpusError(
+            f"no documents to index in {where}"
+            + (f": all {rejected} records were rejected." if rejected else "."),
+            value=rejected,
+            remedy="Check the paths, and the reasons for rejections if there are any.",
+        )
+
+
+def filter_steps(recipe: Recipe) -> tuple[FilterStep, ...]:
+    """Return the recipe's filters as tasks take them, checked: each is made once.
+
+    Raises CompactdsError for a filter that does not exist or an option it does not take.
+    """
+    steps = tuple(
+        FilterStep(
+            json.dumps(table.model_dump(mode="json", exclude={"sources"}), sort_keys=True),
+            recipe.sources_of(table),
+        )
+        for table in recipe.filters
+    )
+    compiled(steps)
+    return steps
+
+
+def tokenizer_json(encoder: Encoder) -> str | None:
+    """Return an encoder's tokenizer in its serialised form, or None if it gives none away."""
+    counter = getattr(encoder, "_tokens", None)
+    tokenizer = getattr(counter, "_tokenizer", None)
+    return None if tokenizer is None else str(tokenizer.to_str())
