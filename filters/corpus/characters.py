@@ -21,6 +21,7 @@ _ASSIGNED_END = 0x33480  # above it stand tags, variation selectors, and planes 
 _PLAIN_CONTROLS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85"
 
 Flags = NDArray[np.uint8]
+CodePoints = NDArray[np.uint8] | NDArray[np.uint32]
 
 
 @cache
@@ -44,11 +45,23 @@ def _flags(character: str) -> int:
     return found
 
 
-def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
+def code_points(text: str) -> CodePoints:
     """Return the code point of each character, lone surrogates included, shape (len(text),)."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return np.array([text]).view(np.uint32)
+
+
+def flags_of(text: str, codes: CodePoints) -> Flags:
+    """Return the flags of each character of a text, whose code points these are, shape (len(text),)."""
+    if codes.dtype == np.uint8:
+        return np.frombuffer(text.encode("ascii").translate(_ascii_table()), dtype=np.uint8)
+    return table().take(codes)
+
+
+@cache
+def _ascii_table() -> bytes:
+    return table()[:256].tobytes()
 
 
 def chunks(text: str) -> Iterator[tuple[int, str]]:
@@ -60,8 +73,7 @@ def chunks(text: str) -> Iterator[tuple[int, str]]:
     while start < len(text):
         piece = text[start : start + CHUNK_CHARACTERS]
         if start + len(piece) < len(text):
-            flags = table()[code_points(piece)]
-            spaces = np.flatnonzero(flags & SPACE)
+            spaces = np.flatnonzero(flags_of(piece, code_points(piece)) & SPACE)
             if spaces.size:
                 piece = piece[: int(spaces[-1]) + 1]
         yield start, piece

@@ -55,7 +55,7 @@ class GopherQuality:
 
     def _length(self, statistics: TextStatistics) -> Drop | None:
         words = statistics.words
-        solid = (words.flags & SOLID) != 0
+        solid = statistics.words_with(SOLID)
         count = int(np.count_nonzero(solid))
         if self.min_words is not None and count < self.min_words:
             return Drop(self.name, "too_few_words", count, self.min_words)
@@ -98,7 +98,7 @@ class GopherQuality:
         words = statistics.words
         if self.min_words_with_letters is None or not len(words):
             return None
-        share = int(np.count_nonzero(words.flags & LETTER)) / len(words)
+        share = int(np.count_nonzero(statistics.words_with(LETTER))) / len(words)
         if share < self.min_words_with_letters:
             return Drop(self.name, "too_few_words_with_letters", share, self.min_words_with_letters)
         return None

@@ -54,8 +54,7 @@ class Garbled:
         if not document.text:
             return None
         garbled = 0
-        for _, piece in characters.chunks(document.text):
-            flags = characters.table()[characters.code_points(piece)]
-            garbled += int(np.count_nonzero(flags & characters.GARBLED))
+        for piece in statistics_of(document.text).pieces():
+            garbled += int(np.count_nonzero(piece.flags & characters.GARBLED))
         share = garbled / len(document.text)
         return Drop(self.name, "garbled", share, self.max_share) if share > self.max_share else None

@@ -7,6 +7,7 @@ difference from `str.split`: a run longer than 65,536 characters may count as se
 
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -21,15 +22,20 @@ _MIXER = 0xD6E8FEB86659FD93
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """Hold all words of a text as arrays of shape (n,): where each begins and its length in characters.
+class Piece:
+    """Hold the characters of a part of a text: where it begins, code points and flags, shape (length,)."""
 
-    `flags` are those of its characters (see `characters`), or-ed.
-    """
+    offset: int
+    codes: characters.CodePoints
+    flags: characters.Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Hold all words of a text as arrays of shape (n,): where each begins and its length in characters."""
 
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    flags: characters.Flags
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -41,31 +47,49 @@ class TextStatistics:
     def __init__(self, text: str) -> None:
         self.text = text
 
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the text's characters in pieces that end between words; those of a short text are kept."""
+        if len(self.text) <= characters.CHUNK_CHARACTERS:
+            if self.text:
+                yield self._whole
+            return
+        for offset, text in characters.chunks(self.text):
+            yield _piece(offset, text)
+
+    @cached_property
+    def _whole(self) -> Piece:
+        return _piece(0, self.text)
+
     @cached_property
     def words(self) -> Words:
-        """Return where the words are and what they consist of."""
-        found = [_words(offset, piece) for offset, piece in characters.chunks(self.text)]
-        if len(found) == 1:
-            return Words(*found[0])
-        none = np.empty(0, np.int64)
-        starts, lengths, flags = zip(*found, strict=True) if found else ((none,), (none,), (none,))
-        return Words(
-            np.concatenate(starts),
-            np.concatenate(lengths),
-            np.concatenate(flags).astype(np.uint8, copy=False),
+        """Return where the words are."""
+        bounds = [_bounds(piece) for piece in self.pieces()] or [np.empty(0, np.int64)]
+        joined = bounds[0] if len(bounds) == 1 else np.concatenate(bounds)
+        return Words(joined[::2], joined[1::2] - joined[::2])
+
+    def words_with(self, flag: int) -> NDArray[np.bool_]:
+        """Return which words have a character with this flag, shape (n,)."""
+        return np.concatenate(
+            [
+                np.empty(0, np.bool_),
+                *(_counts(piece.flags & flag != 0, *self._inside(piece)) > 0 for piece in self.pieces()),
+            ]
         )
 
     @cached_property
     def word_hashes(self) -> NDArray[np.uint64]:
         """Return 64 bits for each word that depend on nothing but the word, shape (n,)."""
+        hashes = [_hashes(piece.codes, *self._inside(piece)) for piece in self.pieces()]
+        return hashes[0] if len(hashes) == 1 else np.concatenate([np.empty(0, np.uint64), *hashes])
+
+    def _inside(self, piece: Piece) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the words of a piece begin and end, counted from its beginning."""
         words = self.words
-        hashes = np.empty(len(words), dtype=np.uint64)
-        for offset, piece in characters.chunks(self.text):
-            first, last = np.searchsorted(words.starts, (offset, offset + len(piece)))
-            if first < last:
-                starts = words.starts[first:last] - offset
-                hashes[first:last] = _hashes(piece, starts, starts + words.lengths[first:last])
-        return hashes
+        first, last = 0, len(words)
+        if len(piece.codes) < len(self.text):
+            first, last = np.searchsorted(words.starts, (piece.offset, piece.offset + len(piece.codes)))
+        starts = words.starts[first:last] - piece.offset
+        return starts, starts + words.lengths[first:last]
 
     @cached_property
     def lines(self) -> list[str]:
@@ -79,24 +103,38 @@ class TextStatistics:
         return [piece for piece in map(str.strip, _BLANK_LINES.split(text)) if piece]
 
 
-def _words(offset: int, piece: str) -> tuple[NDArray[np.int64], NDArray[np.int64], characters.Flags]:
-    flags = characters.table()[characters.code_points(piece)]
-    inside = np.zeros(len(piece) + 2, dtype=np.int8)
-    np.equal(flags & characters.SPACE, 0, out=inside[1:-1].view(np.bool_))
-    bounds = np.flatnonzero(inside[1:] != inside[:-1])
-    starts, ends = bounds[::2], bounds[1::2]
-    united = np.bitwise_or.reduceat(flags, starts) if starts.size else flags[:0]
-    return starts + offset, ends - starts, united
+def _piece(offset: int, text: str) -> Piece:
+    codes = characters.code_points(text)
+    return Piece(offset, codes, characters.flags_of(text, codes))
 
 
-def _hashes(piece: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _bounds(piece: Piece) -> NDArray[np.int64]:
+    """Return where words begin and end, in turns, shape (2 * words,)."""
+    inside = np.zeros(len(piece.flags) + 2, dtype=np.bool_)
+    np.equal(piece.flags & characters.SPACE, 0, out=inside[1:-1])
+    return np.flatnonzero(inside[1:] != inside[:-1]) + piece.offset
+
+
+def _counts(
+    marked: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Return how many characters of each word are marked."""
+    total = np.zeros(len(marked) + 1, dtype=np.int32)
+    np.cumsum(marked, out=total[1:])
+    return total[ends] - total[starts]
+
+
+def _hashes(
+    codes: characters.CodePoints, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.uint64]:
     """Return a polynomial hash of each word, modulo 2^64, from one running sum over the characters."""
     powers, inverses = _powers()
-    total = np.zeros(len(piece) + 1, dtype=np.uint64)
-    terms = characters.code_points(piece) + np.uint64(1)
-    terms *= powers[: len(piece)]
-    np.cumsum(terms, out=total[1:])
-    found = (total[ends] - total[starts]) * inverses[starts]
+    total = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.multiply(codes, powers[: len(codes)], out=total[1:])
+    np.cumsum(total[1:], out=total[1:])
+    found = total[ends]
+    found -= total[starts]
+    found *= inverses[starts]
     found ^= found >> np.uint64(32)
     found *= np.uint64(_MIXER)
     found ^= found >> np.uint64(32)
