@@ -1,7 +1,10 @@
 """Keep evaluation questions out of a corpus: whole documents, or the paragraphs that hold them."""
 
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from compactds.filters.corpus.base import Drop, Record
@@ -28,6 +31,8 @@ def contaminated(index: OverlapIndex, text: str) -> list[Removal]:
     A run that goes over several paragraphs removes each of them. What would stand together once they are
     gone is compared again, so that the rest overlaps with no question.
     """
+    if not index.has_tiny_questions and not index.overlaps(text):
+        return []
     spans = paragraphs(text)
     left = list(range(len(spans)))
     removals: list[Removal] = []
@@ -97,32 +102,21 @@ class ContaminatedParagraphs:
         removals = contaminated(self.index, text)
         if not removals:
             return text, {}
-        counts: dict[str, int] = {}
-        for removal in removals:
-            counts[removal.match.kind] = counts.get(removal.match.kind, 0) + 1
-        return without(text, removals), counts
+        return without(text, removals), Counter(removal.match.kind for removal in removals)
 
 
 def _overlapping(index: OverlapIndex, text: str, spans: list[tuple[int, int]]) -> dict[int, Match]:
     """Return the strongest match of each of these paragraphs that overlaps, the text being only them."""
-    joined = "\n\n".join(text[start:end] for start, end in spans)
-    matches = index.spans(joined)
-    if index.tiny_questions:
-        tiny = {n: index.matches(text[start:end]) for n, (start, end) in enumerate(spans)}
-        found = {n: match for n, match in tiny.items() if match is not None and match.kind == "whole"}
-    else:
-        found = {}
-    if not matches:
-        return found
-    place = 0
-    for number, (start, end) in enumerate(spans):
-        words = len(words_of(text[start:end]))
-        for match in matches:
-            if match.start < place + words and match.end > place and _is_stronger(match, found.get(number)):
+    pieces = [text[start:end] for start, end in spans]
+    found: dict[int, Match] = {}
+    if index.has_tiny_questions:
+        whole = {number: index.matches_tiny(piece) for number, piece in enumerate(pieces)}
+        found = {number: match for number, match in whole.items() if match is not None}
+    matches = index.spans("\n\n".join(pieces))
+    ends = list(accumulate(len(words_of(piece)) for piece in pieces)) if matches else []
+    for match in matches:
+        for number in range(bisect_right(ends, match.start), bisect_left(ends, match.end) + 1):
+            known = found.get(number)
+            if known is None or match.value > known.value:
                 found[number] = match
-        place += words
     return found
-
-
-def _is_stronger(match: Match, known: Match | None) -> bool:
-    return known is None or match.value > known.value

@@ -9,6 +9,7 @@ of their sets reaches the threshold.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -70,6 +71,7 @@ class DuplicateSettings:
         return banding(self.threshold) if self.near else (0, 0)
 
 
+@lru_cache(maxsize=64)
 def banding(threshold: float) -> tuple[int, int]:
     """Return (bands, rows a band): as few candidates as a recall of LEAST_RECALL at the threshold allows.
 

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from compactds.filters.corpus.overlap_questions import MIN_BYTES, MIN_WORDS, Part, Question, question_parts
-from compactds.filters.corpus.overlap_tables import RunTable, all_runs, merged_runs
+from compactds.filters.corpus.overlap_tables import RunTable, all_runs, merged_runs, openings
 from compactds.filters.corpus.overlap_words import Hashes, gram_hashes, normalized, word_hashes
 from compactds.filters.errors import CompactdsError, reported
 
@@ -29,6 +31,7 @@ MOST_WORDS = 1000
 
 _PLACES_AT_ONCE = 1 << 18
 _TELLING_WORDS = 3
+_LONGEST_TINY = 1000
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _LINES = re.compile(r"\n\s*")
@@ -91,12 +94,23 @@ class OverlapIndex:
             self._tiny.setdefault(part.words, []).append(part)
         self._runs = all_runs([part.words for part in parts.long], range(len(parts.long)), self.words)
         numbers = range(len(parts.long), len(self._parts))
-        self._openings = all_runs([part.words[:MIN_WORDS] for part in parts.whole], numbers, MIN_WORDS)
+        self._openings = openings([part.words for part in parts.whole], MIN_WORDS)
         self._wholes = _tables_by_length(self._parts, numbers)
 
     def overlaps(self, text: str) -> bool:
         """Tell whether the text overlaps with any question."""
         return self.matches(text) is not None
+
+    def overlapping(self, texts: Sequence[str]) -> list[bool]:
+        """Tell for each text whether it overlaps with any question; faster than one text at a time."""
+        compared = [normalized(text) for text in texts]
+        ends = np.cumsum([len(words.split()) for words in compared])
+        hashes = word_hashes(b" ".join(compared))
+        starts = [run[2] for run in self._found_runs(hashes)]
+        starts.extend(start for _, start in self._found_wholes(hashes))
+        likely = set(np.searchsorted(ends, starts, "right").tolist())
+        likely.update(np.flatnonzero(np.diff(ends, prepend=0) < MIN_BYTES).tolist())
+        return [place in likely and self.overlaps(text) for place, text in enumerate(texts)]
 
     def matches(self, text: str) -> Match | None:
         """Return the strongest match: the longest run, or the highest similarity; of equals the first."""
@@ -113,9 +127,15 @@ class OverlapIndex:
         return sorted(strongest.values(), key=lambda match: (match.start, match.question))
 
     @property
-    def tiny_questions(self) -> bool:
+    def has_tiny_questions(self) -> bool:
         """Tell whether some questions count only where they are all of a text."""
         return bool(self._tiny)
+
+    def matches_tiny(self, text: str) -> Match | None:
+        """Return the question that is all of the text, and is too short to be found inside one."""
+        if not self._tiny or len(text) > _LONGEST_TINY:
+            return None
+        return next(self._tiny_matches(tuple(normalized(text).split())), None)
 
     def spans(self, text: str) -> list[Match]:
         """Return every run of the text that a question has too, in the text's order."""
@@ -153,18 +173,23 @@ class OverlapIndex:
         A run is cut where a text has more places to look at than are looked at together.
         """
         grams = gram_hashes(hashes, self.words)
-        candidates = self._runs.candidates(grams)
-        for first in range(0, len(candidates), _PLACES_AT_ONCE):
-            at = candidates[first : first + _PLACES_AT_ONCE]
+        places = self._runs.places(grams)
+        for first in range(0, len(places), _PLACES_AT_ONCE):
+            at = places[first : first + _PLACES_AT_ONCE]
             yield from merged_runs(self._runs.find(grams[at], at), self.words)
 
     def _found_wholes(self, hashes: Hashes) -> list[tuple[int, int]]:
         """Return (part, start) of the short questions in a text by their hashes."""
-        openings = self._openings.candidates(gram_hashes(hashes, MIN_WORDS))
+        grams = gram_hashes(hashes, MIN_WORDS)
+        opened = self._openings.places(grams)
         found: list[tuple[int, int]] = []
-        for table in self._wholes if len(openings) else ():
-            at = openings[openings <= len(hashes) - table.length]
-            here = table.find(gram_hashes(hashes, table.length, at), at)
+        if not len(opened):
+            return found
+        lengths = self._openings.find(grams[opened], opened)
+        for length in np.unique(lengths.part).tolist():
+            at = lengths.in_text[lengths.part == length]
+            at = at[at <= len(hashes) - length]
+            here = self._wholes[length].find(gram_hashes(hashes, length, at), at)
             found.extend(zip(here.part.tolist(), here.in_text.tolist(), strict=True))
         return found
 
@@ -239,15 +264,15 @@ def _grams(words: Sequence[bytes], length: int) -> set[tuple[bytes, ...]]:
     return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
 
 
-def _tables_by_length(parts: Sequence[Part], numbers: range) -> list[RunTable]:
+def _tables_by_length(parts: Sequence[Part], numbers: range) -> dict[int, RunTable]:
     """Return a table of whole parts for each length that occurs among them."""
     by_length: dict[int, list[int]] = {}
     for number in numbers:
         by_length.setdefault(len(parts[number].words), []).append(number)
-    return [
-        all_runs([parts[number].words for number in same], same, length)
-        for length, same in sorted(by_length.items())
-    ]
+    return {
+        length: all_runs([parts[number].words for number in same], same, length)
+        for length, same in by_length.items()
+    }
 
 
 def _checked(mode: Mode, words: int | None, threshold: float) -> tuple[Mode, int, float]:

@@ -16,14 +16,16 @@ TEXT_FIELDS = ("query", "question", "text", "prompt", "input")
 CHOICE_FIELDS = ("choices", "options", "endings")
 ID_FIELDS = ("id", "_id", "query_id", "qid")
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".txt")
+FOLDER_SUFFIXES = (".jsonl", ".csv")
 MOST_LINE_BYTES = 1 << 24
 
 _CHOICE_COLUMNS = ("A", "B", "C", "D")
 
 
 def read_question_files(path: Path) -> list[Question]:
-    """Return the questions of a file, or of all files with a known ending below a folder, by name.
+    """Return the questions of a file, or of the files below a folder in the order of their names.
 
+    Of a folder only `.jsonl` and `.csv` are read, and only `queries.jsonl` where there is one, as in BEIR.
     `.jsonl` holds an object a line, with the question in the first of TEXT_FIELDS that is there and any
     options in one of CHOICE_FIELDS; `.csv` has either a header with such names or MMLU's columns without
     one: question, four options, letter; `.tsv` has an id and a question a line; `.txt` a question a line.
@@ -43,7 +45,11 @@ def read_question_files(path: Path) -> list[Question]:
 
 def _question_files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in SUFFIXES)
+        files = sorted(
+            file for file in path.rglob("*") if file.is_file() and _suffix(file) in FOLDER_SUFFIXES
+        )
+        queries = [file for file in files if file.name.removesuffix(".gz") == "queries.jsonl"]
+        return queries or files
     if not path.is_file():
         raise OverlapError(
             f"there are no questions at {path}.",

@@ -11,8 +11,8 @@ MIN_WORDS = 4
 MIN_BYTES = 12
 """A question of fewer words, or of fewer bytes without spaces, says too little to be found inside text."""
 
-_APOSTROPHES = re.compile("(?<=[^\\W_])['’‘ʼ＇`´](?=[^\\W_])")
-_PUNCTUATION = re.compile(r"(?<=[^\W_])(?:[^\w\s]|_)+(?=[^\W_])")
+_APOSTROPHES = re.compile("['’‘ʼ＇`´](?<=[^\\W_].)(?=[^\\W_])")
+_PUNCTUATION = re.compile(r"[^\w\s](?<=[^\W_].)[^\w\s]*(?=[^\W_])")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from compactds.filters.corpus.overlap_words import Hashes, gram_hashes, word_has
 
 Positions = NDArray[np.int64]
 
-_SLOTS_PER_ENTRY = 16
+_SLOTS_PER_ENTRY = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class RunTable:
         order = np.lexsort((starts, parts, hashes))
         self.length = length
         self._hashes, self._parts, self._starts = hashes[order], parts[order], starts[order]
-        bits = max(12, min(26, (len(hashes) * _SLOTS_PER_ENTRY).bit_length()))
+        bits = max(12, min(25, (len(hashes) * _SLOTS_PER_ENTRY).bit_length()))
         self._shift = np.uint64(64 - bits)
         self._taken = np.zeros(1 << bits, np.bool_)
         self._taken[hashes >> self._shift] = True
@@ -37,12 +37,19 @@ class RunTable:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def candidates(self, hashes: Hashes) -> Positions:
-        """Return the places of all hashes that may be in the table: all that are, and a few others."""
-        return np.flatnonzero(self._taken[hashes >> self._shift])
+    def places(self, hashes: Hashes) -> Positions:
+        """Return the places of the hashes that are in the table."""
+        likely = np.flatnonzero(self._taken[hashes >> self._shift])
+        if not len(likely):
+            return likely
+        looked_up = hashes[likely]
+        first = np.searchsorted(self._hashes, looked_up, "left")
+        return likely[self._hashes.take(first, mode="clip") == looked_up]
 
     def find(self, hashes: Hashes, at: Positions) -> Found:
         """Return what the table has of these hashes, which belong to the positions `at` of a text."""
+        present = self.places(hashes)
+        hashes, at = hashes[present], at[present]
         first = np.searchsorted(self._hashes, hashes, "left")
         counts = np.searchsorted(self._hashes, hashes, "right") - first
         total = int(counts.sum())
@@ -64,6 +71,16 @@ def all_runs(parts: Sequence[Sequence[bytes]], numbers: Sequence[int], length: i
         np.repeat(np.array(numbers, np.int64), counts),
         starts,
     )
+
+
+def openings(parts: Sequence[Sequence[bytes]], length: int) -> RunTable:
+    """Return a table of the first `length` words of these parts, known by the lengths of the whole parts."""
+    hashes = gram_hashes(word_hashes(b" ".join(b" ".join(words[:length]) for words in parts)), length)
+    pairs = np.empty(len(parts), [("hash", np.uint64), ("length", np.int64)])
+    pairs["hash"] = hashes[::length]
+    pairs["length"] = [len(words) for words in parts]
+    pairs = np.unique(pairs)
+    return RunTable(length, pairs["hash"].copy(), pairs["length"].copy(), np.zeros(len(pairs), np.int64))
 
 
 def merged_runs(found: Found, length: int) -> list[tuple[int, int, int, int]]:
