@@ -6,17 +6,21 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
 
 from compactds.filters.corpus.base import CorpusFilter, TextEditor
+from compactds.filters.corpus.budget import Budget
 from compactds.filters.corpus.c4 import C4Lines, C4Paragraphs, C4Quality
 from compactds.filters.corpus.errors import FilterError
 from compactds.filters.corpus.fineweb import FinewebQuality
 from compactds.filters.corpus.gopher import GopherQuality
 from compactds.filters.corpus.gopher_repetition import GopherRepetition
+from compactds.filters.corpus.language import Language
 from compactds.filters.corpus.length import Garbled, Length
 from compactds.filters.corpus.options import Option, options_of, read_options
+from compactds.filters.corpus.personal_data import PersonalData
+from compactds.filters.corpus.selection import Sample, Where
 from compactds.filters.errors import reported, shown
 
 Kind = Literal["filter", "editor", "budget"]
-AnyFilter: TypeAlias = CorpusFilter | TextEditor
+AnyFilter: TypeAlias = CorpusFilter | TextEditor | Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,27 @@ def _entry(made: type, kind: Kind) -> Entry:
     return Entry(name, kind, (made.__doc__ or "").splitlines()[0], options, made)
 
 
-_FILTERS = (Length, Garbled, C4Quality, C4Paragraphs, GopherQuality, GopherRepetition, FinewebQuality)
-_EDITORS = (C4Lines,)
+_FILTERS = (
+    Length,
+    Garbled,
+    Language,
+    C4Quality,
+    C4Paragraphs,
+    GopherQuality,
+    GopherRepetition,
+    FinewebQuality,
+    Sample,
+    Where,
+)
+_EDITORS = (C4Lines, PersonalData)
 
 CATALOGUE: Mapping[str, Entry] = {
-    entry.name: entry for entry in (_entry(made, "filter") for made in _FILTERS)
+    entry.name: entry
+    for entry in (
+        *(_entry(made, "filter") for made in _FILTERS),
+        *(_entry(made, "editor") for made in _EDITORS),
+        _entry(Budget, "budget"),
+    )
 }
 
 
