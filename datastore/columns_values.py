@@ -18,8 +18,8 @@ from compactds.filters.schema import FieldType
 
 Codes = NDArray[np.int64]
 
-SEARCHED_ONE_BY_ONE = 64
-"""More strings than this are looked up in one pass over all distinct values."""
+_PASSED_PER_SEARCH = 500
+"""A search among all distinct strings takes as long as passing so many of them in one pass."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -111,11 +111,16 @@ def _stored(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
 class Strings:
-    """Hold distinct strings in the order of their code points, which is that of their UTF-8 bytes."""
+    """Hold distinct strings in the order of their UTF-8 bytes, which is that of their code points."""
 
-    stored: pa.StringArray
+    __slots__ = ("_bytes", "_ends", "stored")
+
+    def __init__(self, stored: pa.StringArray) -> None:
+        self.stored = stored
+        _, ends, data = stored.buffers()
+        self._ends = memoryview(ends).cast("i")[stored.offset :] if len(stored) else memoryview(b"")
+        self._bytes = memoryview(data or b"")
 
     @property
     def nbytes(self) -> int:
@@ -127,36 +132,38 @@ class Strings:
 
     def left(self, value: Any) -> int:
         """Return how many values are below this one."""
-        return bisect_left(range(len(self.stored)), value, key=self.value)
+        return bisect_left(range(len(self.stored)), value.encode(), key=self._encoded)
 
     def right(self, value: Any) -> int:
         """Return how many values are at most this one."""
-        return bisect_right(range(len(self.stored)), value, key=self.value)
+        return bisect_right(range(len(self.stored)), value.encode(), key=self._encoded)
 
     def find(self, wanted: Sequence[Any]) -> Codes:
         """Return the codes of those wanted values that there are."""
-        if len(wanted) > SEARCHED_ONE_BY_ONE:
+        if len(wanted) * _PASSED_PER_SEARCH > len(self.stored):
             found = pc.is_in(self.stored, value_set=pa.array(wanted, self.stored.type))
             return np.flatnonzero(found.to_numpy(zero_copy_only=False))
-        places = {self.left(value): value for value in wanted}
-        return np.array(
-            sorted(
-                code
-                for code, value in places.items()
-                if code < len(self.stored) and self.value(code) == value
-            ),
-            dtype=np.int64,
-        )
+        codes = [
+            code for code, value in ((self.left(value), value) for value in wanted) if self._is(code, value)
+        ]
+        return np.array(sorted(codes), dtype=np.int64)
 
     def starting_with(self, prefix: str) -> tuple[int, int]:
         """Return the run of codes, from and up to, of the values that start with a prefix."""
-        size = len(prefix)
-        stop = bisect_right(range(len(self.stored)), prefix, key=lambda code: self.value(code)[:size])
+        start = prefix.encode()
+        size = len(start)
+        stop = bisect_right(range(len(self.stored)), start, key=lambda code: self._encoded(code)[:size])
         return self.left(prefix), stop
 
     def value(self, code: int) -> Any:
         """Return the value of a code."""
         return self.stored[code].as_py()
+
+    def _encoded(self, code: int) -> bytes:
+        return bytes(self._bytes[self._ends[code] : self._ends[code + 1]])
+
+    def _is(self, code: int, value: str) -> bool:
+        return code < len(self.stored) and self._encoded(code) == value.encode()
 
 
 def ranked(kind: FieldType, column: pa.ChunkedArray) -> tuple[Values, NDArray[np.int64]]:

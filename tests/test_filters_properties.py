@@ -265,7 +265,9 @@ thorough = settings(
 def test_allowed_rows_are_those_of_duckdb(file, data):
     schema, columns, count = data.draw(stores())
     wanted = [bind(part, schema) for part in data.draw(st.lists(expressions(schema), min_size=1, max_size=3))]
-    pq.write_table(pa.table(columns), file, row_group_size=data.draw(st.sampled_from((3, 50, 1_000))))
+    # Without statistics, because DuckDB takes a column whose only numbers are 0.0 for free of NaN.
+    size = data.draw(st.sampled_from((3, 50, 1_000)))
+    pq.write_table(pa.table(columns), file, row_group_size=size, write_statistics=False)
     attributes = AttributeColumns(file, schema)
     limits = data.draw(st.sampled_from(({}, {"columns_bytes": 0}, {"columns_bytes": 600, "cache_bytes": 40})))
     source = SegmentFilter(attributes, **limits)
