@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from compactds.filters.corpus.base import CorpusFilter, TextEditor
@@ -13,9 +14,11 @@ from compactds.filters.corpus.fineweb import FinewebQuality
 from compactds.filters.corpus.gopher import GopherQuality
 from compactds.filters.corpus.gopher_repetition import GopherRepetition
 from compactds.filters.corpus.language import Language
+from compactds.filters.corpus.learned_quality import LearnedQuality
 from compactds.filters.corpus.length import Garbled, Length
 from compactds.filters.corpus.options import Option, options_of, read_options
 from compactds.filters.corpus.personal_data import PersonalData
+from compactds.filters.corpus.quality_model import Encode
 from compactds.filters.corpus.selection import Sample, Where
 from compactds.filters.errors import reported, shown
 
@@ -49,6 +52,7 @@ _FILTERS = (
     GopherQuality,
     GopherRepetition,
     FinewebQuality,
+    LearnedQuality,
     Sample,
     Where,
 )
@@ -64,14 +68,25 @@ CATALOGUE: Mapping[str, Entry] = {
 }
 
 
-def make_filter(table: Mapping[str, Any]) -> AnyFilter:
+def make_filter(
+    table: Mapping[str, Any], *, folder: Path = Path(), encode: Encode | None = None
+) -> AnyFilter:
     """Return the filter that one table of a recipe names, as `{"filter": "length", "min_words": 50}`.
+
+    Relative paths among its options start at `folder`. `encode` makes the embeddings that a learned
+    quality model may want.
 
     Raises FilterError for an unknown filter or option and for a value of a wrong type or size.
     """
     entry = entry_of(table)
     options = {key: value for key, value in table.items() if key != "filter"}
-    made: AnyFilter = entry.made(**read_options(entry.made, options, entry.name))
+    read = read_options(entry.made, options, entry.name)
+    known: dict[str, Any] = {
+        key: folder / value.expanduser() if isinstance(value, Path) else value for key, value in read.items()
+    }
+    if entry.made is LearnedQuality:
+        known["encode"] = encode
+    made: AnyFilter = entry.made(**known)
     return made
 
 
