@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from compactds.filters.corpus.overlap_words import Hashes, gram_hashes, normalized, word_hashes
-from compactds.filters.errors import CompactdsError, reported
+from compactds.filters.errors import CompactdsError, reported, shown
 
 PERMUTATIONS = 128
 LEAST_RECALL = 0.99
@@ -52,15 +52,19 @@ class DuplicateSettings:
     near: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threshold, int | float) or not 0.3 <= self.threshold <= 1:
+        if (
+            isinstance(self.threshold, bool)
+            or not isinstance(self.threshold, int | float)
+            or not 0.3 <= self.threshold <= 1
+        ):
             raise DuplicatesError(
-                f"a similarity of {reported(self.threshold)} is no threshold for duplicates.",
+                f"a similarity of {shown(self.threshold)} is no threshold for duplicates.",
                 value=reported(self.threshold),
                 remedy="Use a number from 0.3 to 1, such as 0.8.",
             )
         if not isinstance(self.words, int) or isinstance(self.words, bool) or not 1 <= self.words <= 100:
             raise DuplicatesError(
-                f"runs of {reported(self.words)} words cannot be compared.",
+                f"runs of {shown(self.words)} words cannot be compared.",
                 value=reported(self.words),
                 remedy="Use from 1 to 100 words, such as 5.",
             )

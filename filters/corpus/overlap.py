@@ -20,7 +20,7 @@ import numpy as np
 from compactds.filters.corpus.overlap_questions import MIN_BYTES, MIN_WORDS, Part, Question, question_parts
 from compactds.filters.corpus.overlap_tables import RunTable, all_runs, merged_runs, openings
 from compactds.filters.corpus.overlap_words import Hashes, gram_hashes, normalized, word_hashes
-from compactds.filters.errors import CompactdsError, reported
+from compactds.filters.errors import CompactdsError, reported, shown
 
 Mode = Literal["ngram", "span", "jaccard"]
 Kind = Literal["ngram", "span", "jaccard", "whole"]
@@ -138,8 +138,14 @@ class OverlapIndex:
         return next(self._tiny_matches(tuple(normalized(text).split())), None)
 
     def spans(self, text: str) -> list[Match]:
-        """Return every run of the text that a question has too, in the text's order."""
-        return sorted(self._each(text), key=lambda match: (match.start, match.end, match.question))
+        """Return the runs of the text that questions have too, in the text's order, none inside another."""
+        reached: dict[int, int] = {}
+        runs = []
+        for match in sorted(self._each(text), key=lambda match: (match.start, -match.end, match.question)):
+            if match.end > reached.get(match.question, 0):
+                reached[match.question] = match.end
+                runs.append(match)
+        return runs
 
     def _each(self, text: str) -> Iterator[Match]:
         """Yield every match, verified word by word."""
@@ -278,20 +284,20 @@ def _tables_by_length(parts: Sequence[Part], numbers: range) -> dict[int, RunTab
 def _checked(mode: Mode, words: int | None, threshold: float) -> tuple[Mode, int, float]:
     if mode not in get_args(Mode):
         raise OverlapError(
-            f"the overlap mode {reported(mode)!r} is not known.",
+            f"the overlap mode {shown(mode)} is not known.",
             value=reported(mode),
             remedy=f"Use one of {', '.join(get_args(Mode))}.",
         )
     run = DEFAULT_WORDS[mode] if words is None else words
     if not isinstance(run, int) or isinstance(run, bool) or not MIN_WORDS <= run <= MOST_WORDS:
         raise OverlapError(
-            f"runs of {reported(run)} words cannot be compared.",
+            f"runs of {shown(run)} words cannot be compared.",
             value=reported(run),
             remedy=f"Use from {MIN_WORDS} to {MOST_WORDS} words.",
         )
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise OverlapError(
-            f"a similarity of {reported(threshold)} is no threshold.",
+            f"a similarity of {shown(threshold)} is no threshold.",
             value=reported(threshold),
             remedy="Use a number over 0 and up to 1, such as 0.7.",
         )

@@ -97,5 +97,9 @@ def _marked(parts: list[Part], questions: Sequence[Question]) -> list[Part]:
     """Return the parts, those marked as generic that questions with different choices have in common."""
     choices = defaultdict(set)
     for part in parts:
-        choices[part.words].add(questions[part.question].choices)
-    return [Part(part.question, part.words, len(choices[part.words]) > 1) for part in parts]
+        choices[part.words].add(questions[part.question].choices or None)
+    return [
+        Part(part.question, part.words, bool(questions[part.question].choices) and len(others) > 1)
+        for part in parts
+        for others in (choices[part.words] - {None},)
+    ]
