@@ -28,8 +28,9 @@ class Removal:
 def contaminated(index: OverlapIndex, text: str) -> list[Removal]:
     """Return the paragraphs of a text that overlap with a question, in order.
 
-    A run that goes over several paragraphs removes each of them. What would stand together once they are
-    gone is compared again, so that the rest overlaps with no question.
+    Of a run that goes over several paragraphs, those go that hold enough of it by themselves, or else all
+    of them. What would stand together once they are gone is compared again, so that the rest overlaps with
+    no question.
     """
     if not index.has_tiny_questions and not index.overlaps(text):
         return []
@@ -115,8 +116,19 @@ def _overlapping(index: OverlapIndex, text: str, spans: list[tuple[int, int]]) -
     matches = index.spans("\n\n".join(pieces))
     ends = list(accumulate(len(words_of(piece)) for piece in pieces)) if matches else []
     for match in matches:
-        for number in range(bisect_right(ends, match.start), bisect_left(ends, match.end) + 1):
+        for number in _held_by(match, ends, index.words):
             known = found.get(number)
             if known is None or match.value > known.value:
                 found[number] = match
     return found
+
+
+def _held_by(match: Match, ends: list[int], enough: int) -> list[int]:
+    """Return the paragraphs, known by how many words end with each, that a match is taken out with."""
+    touched = range(bisect_right(ends, match.start), bisect_left(ends, match.end) + 1)
+    alone = [
+        number
+        for number in touched
+        if min(match.end, ends[number]) - max(match.start, ends[number - 1] if number else 0) >= enough
+    ]
+    return alone or list(touched)

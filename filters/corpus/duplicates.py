@@ -138,9 +138,11 @@ def sign_shard(path: Path, documents: Iterable[tuple[int, str]], settings: Dupli
 
 def is_signed(path: Path, settings: DuplicateSettings) -> bool:
     """Tell whether the file holds signatures made with these settings."""
-    if not path.exists():
+    try:
+        metadata = pq.read_schema(path).metadata
+    except (FileNotFoundError, pa.ArrowInvalid):
         return False
-    return (pq.read_schema(path).metadata or {}).get(_SETTINGS) == fingerprint(settings).encode()
+    return (metadata or {}).get(_SETTINGS) == fingerprint(settings).encode()
 
 
 def write_signatures(

@@ -9,10 +9,8 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,18 +19,13 @@ from compactds.filters.corpus.duplicates import (
     DuplicateSettings,
     fingerprint,
     is_signed,
-    jaccard,
     shingles,
 )
-from compactds.filters.corpus.overlap_words import Hashes
+from compactds.filters.corpus.duplicates_pairs import compared, write_duplicates
 
 SORT_MEMORY = "256MB"
 MOST_IN_BUCKET = 64
 """In a bucket of more documents, each is compared with only this many of the first of them."""
-
-DUPLICATES_SCHEMA = pa.schema(
-    [("ordinal", pa.int64()), ("kept", pa.int64()), ("similarity", pa.float64()), ("kind", pa.string())]
-)
 
 _ROWS_AT_ONCE = 4096
 
@@ -55,13 +48,20 @@ _PAIRS = """
     FROM ranked AS earlier JOIN ranked AS later USING (bucket)
     WHERE earlier.place < later.place AND earlier.place <= $most
 """
+_PAIRED = """
+    SELECT earlier AS ordinal FROM read_parquet($pairs) UNION SELECT later FROM read_parquet($pairs)
+    ORDER BY ordinal
+"""
 _CANDIDATES = """
-    SELECT ordinal FROM read_parquet($signatures) AS signed SEMI JOIN (
-        SELECT earlier AS ordinal FROM read_parquet($pairs) UNION SELECT later FROM read_parquet($pairs)
+    WITH signed AS (SELECT ordinal FROM read_parquet($signatures))
+    SELECT ordinal FROM signed AS members SEMI JOIN (
+        SELECT ordinal FROM read_parquet($paired)
+        WHERE ordinal BETWEEN (SELECT min(ordinal) FROM signed) AND (SELECT max(ordinal) FROM signed)
     ) AS paired USING (ordinal)
 """
 _PLACED_PAIRS = """
-    SELECT earlier, later, one.shard, one.start, one.size, two.shard, two.start, two.size
+    SELECT earlier, later, one.shard, one.start, one.size,
+        two.shard AS later_shard, two.start AS later_start, two.size AS later_size
     FROM (SELECT DISTINCT earlier, later FROM read_parquet($pairs))
     JOIN read_parquet($places) AS one ON one.ordinal = earlier
     JOIN read_parquet($places) AS two ON two.ordinal = later
@@ -75,19 +75,6 @@ _ALL = """
     FROM read_parquet($exact) AS exact LEFT JOIN read_parquet($near) AS near ON near.ordinal = exact.kept
     ORDER BY ordinal
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """Say that a document repeats one that is kept; both are named by their ordinals.
-
-    `similarity` is the exact Jaccard similarity with the kept one, 1 if all words are the same.
-    """
-
-    ordinal: int
-    kept: int
-    similarity: float
-    kind: Literal["exact", "near"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +103,7 @@ def find_duplicates(
     every dropped document has a kept one that it was compared with, and the first of all copies stays,
     whatever the shards, the workers and their order. `folder` is for this alone: finished steps in it are
     used again, unless signatures or settings are others. Raises DuplicatesError if a shard is not signed
-    with these settings, an ordinal occurs twice, or a text is no longer what was signed.
+    with these settings, an ordinal occurs twice, a signed document is not read again, or the disk is full.
     """
     for shard in shards:
         if not is_signed(shard.path, settings):
@@ -127,8 +114,31 @@ def find_duplicates(
             )
     _open_folder(folder, shards, settings)
     done = folder / "duplicates.parquet"
-    if done.exists() or not shards:
-        return done if shards else _write(done, [])
+    try:
+        if not shards:
+            write_duplicates(done, [])
+        elif not done.exists():
+            _search(shards, folder, settings, done, memory, threads)
+    except duckdb.Error as error:
+        raise DuplicatesError(
+            f"the signatures cannot be compared in {folder}: {error}",
+            value=str(folder),
+            remedy="See that the disk has room, allow more memory, or sign the shards again.",
+        ) from error
+    for path in folder.iterdir():
+        if path not in (done, folder / "inputs.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return done
+
+
+def _search(
+    shards: Sequence[SignedShard],
+    folder: Path,
+    settings: DuplicateSettings,
+    done: Path,
+    memory: str,
+    threads: int,
+) -> None:
     config = {"memory_limit": memory, "threads": threads, "temp_directory": str(folder / "duckdb")}
     with duckdb.connect(config=config) as connection:
         search = _Search(connection, shards, folder, settings)
@@ -138,18 +148,6 @@ def find_duplicates(
         search.gather_shingles()
         search.compare()
         search.select(_ALL, done)
-    for path in folder.iterdir():
-        if path not in (done, folder / "inputs.json"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return done
-
-
-def read_duplicates(path: Path) -> Iterator[Duplicate]:
-    """Yield the rows of a file of duplicates in the order of their ordinals."""
-    with pq.ParquetFile(path) as file:
-        for rows in file.iter_batches(_ROWS_AT_ONCE):
-            for row in rows.to_pylist():
-                yield Duplicate(**row)
 
 
 class _Search:
@@ -166,12 +164,15 @@ class _Search:
         self._shards = shards
         self._folder = folder
         self._settings = settings
+        self._pair_files = [folder / f"pairs_{band}.parquet" for band in range(settings.bands[0])]
+        self._place_files = [folder / f"places_{number}.parquet" for number in range(len(shards))]
         self._files = {
             "signatures": [str(shard.path) for shard in shards],
             "exact": str(folder / "exact.parquet"),
             "near": str(folder / "near.parquet"),
-            "pairs": str(folder / "pairs_*.parquet"),
-            "places": str(folder / "places_*.parquet"),
+            "pairs": [str(path) for path in self._pair_files],
+            "paired": str(folder / "paired.parquet"),
+            "places": [str(path) for path in self._place_files],
         }
 
     def check_ordinals(self) -> None:
@@ -195,17 +196,18 @@ class _Search:
 
     def find_pairs(self) -> None:
         """Write the pairs of documents that share a bucket, a file for each band."""
-        for band in range(self._settings.bands[0]):
-            path = self._folder / f"pairs_{band}.parquet"
+        for band, path in enumerate(self._pair_files):
             self.select(_PAIRS.format(band=f"band_{band}"), path, most=MOST_IN_BUCKET)
 
     def gather_shingles(self) -> None:
         """Write the shingles of the documents in pairs, and where they lie, two files for each shard."""
-        for number, shard in enumerate(self._shards if self._settings.near else ()):
-            places = self._folder / f"places_{number}.parquet"
+        if not self._settings.near:
+            return
+        self.select(_PAIRED, self._folder / "paired.parquet")
+        for number, (shard, places) in enumerate(zip(self._shards, self._place_files, strict=True)):
             if places.exists():
                 continue
-            query = self._run(_CANDIDATES, signatures=[str(shard.path)])
+            query = self._run(_CANDIDATES, signatures=str(shard.path))
             wanted = {ordinal for (ordinal,) in query.fetchall()}
             rows = self._write_shingles(number, shard, wanted) if wanted else []
             schema = pa.schema([(name, pa.int64()) for name in ("ordinal", "shard", "start", "size")])
@@ -235,84 +237,23 @@ class _Search:
 
     def compare(self) -> None:
         """Write the documents that are similar to an earlier one that is kept."""
-        near = self._folder / "near.parquet"
+        near, pairs = self._folder / "near.parquet", self._folder / "placed.parquet"
         if near.exists():
             return
-        _write(near, _compared(self._placed_pairs(), self._folder, self._settings.threshold))
-
-    def _placed_pairs(self) -> Iterator[tuple[int, ...]]:
-        if not self._settings.near:
-            return
-        query = self._run(_PLACED_PAIRS)
-        while rows := query.fetchmany(_ROWS_AT_ONCE):
-            yield from rows
+        if self._settings.near:
+            self.select(_PLACED_PAIRS, pairs)
+        found = compared(_rows(pairs), self._folder, self._settings.threshold) if self._settings.near else ()
+        write_duplicates(near, found)
 
     def _run(self, query: str, **given: object) -> duckdb.DuckDBPyConnection:
         known = {**self._files, **given}
         return self._connection.execute(query, {name: known[name] for name in known if f"${name}" in query})
 
 
-def _compared(pairs: Iterable[tuple[int, ...]], folder: Path, threshold: float) -> Iterator[Duplicate]:
-    """Yield the near-duplicates among pairs in the order of their later, then of their earlier document."""
-    dropped = _Ordinals()
-    known, own = -1, np.empty(0, np.uint64)
-    for earlier, later, *places in pairs:
-        if later in dropped or earlier in dropped:
-            continue
-        if later != known:
-            known, own = later, _read_shingles(folder, *places[3:])
-        size = places[2]
-        if min(size, len(own)) < threshold * max(size, len(own)):
-            continue
-        similarity = jaccard(_read_shingles(folder, *places[:3]), own)
-        if similarity >= threshold:
-            dropped.add(later)
-            yield Duplicate(later, earlier, similarity, "near")
-
-
-class _Ordinals:
-    """Hold a set of ordinals in a bit each."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-
-    def __contains__(self, ordinal: int) -> bool:
-        place = ordinal >> 3
-        return place < len(self._bits) and bool(self._bits[place] >> (ordinal & 7) & 1)
-
-    def add(self, ordinal: int) -> None:
-        place = ordinal >> 3
-        if place >= len(self._bits):
-            self._bits.extend(bytes(place + 1 - len(self._bits)))
-        self._bits[place] |= 1 << (ordinal & 7)
-
-
-def _read_shingles(folder: Path, shard: int, start: int, size: int) -> Hashes:
-    return np.fromfile(folder / f"shingles_{shard}.u64", "<u8", size, offset=8 * start)
-
-
-def _write(path: Path, duplicates: Iterable[Duplicate]) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    rows: list[tuple[object, ...]] = []
-    with pq.ParquetWriter(partial, DUPLICATES_SCHEMA, compression="zstd") as writer:
-
-        def flush() -> None:
-            columns = list(zip(*rows, strict=True)) or [()] * 4
-            writer.write_table(
-                pa.table(
-                    [pa.array(c, t) for c, t in zip(columns, DUPLICATES_SCHEMA.types, strict=True)],
-                    schema=DUPLICATES_SCHEMA,
-                )
-            )
-            rows.clear()
-
-        for duplicate in duplicates:
-            rows.append((duplicate.ordinal, duplicate.kept, duplicate.similarity, duplicate.kind))
-            if len(rows) == _ROWS_AT_ONCE:
-                flush()
-        flush()
-    partial.replace(path)
-    return path
+def _rows(path: Path) -> Iterator[tuple[int, ...]]:
+    with pq.ParquetFile(path) as file:
+        for rows in file.iter_batches(_ROWS_AT_ONCE):
+            yield from zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
 def _open_folder(folder: Path, shards: Sequence[SignedShard], settings: DuplicateSettings) -> None:
