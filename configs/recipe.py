@@ -15,6 +15,8 @@ from compactds.configs.toml import read_toml
 from compactds.configs.validation import validate
 
 __all__ = [
+    "Decontamination",
+    "Duplicates",
     "EncoderConfig",
     "Exact",
     "FilterTable",
@@ -86,6 +88,39 @@ class FilterTable(BaseModel):
     filter: Text = Field(description="What the filter is called.")
     sources: list[Text] | None = Field(
         None, description="The names of the sources it is for; all of them if left out."
+    )
+
+
+class Duplicates(_Table):
+    """Say which documents repeat others; the first copy stays."""
+
+    near: bool = Field(True, description="Also leave out documents that are nearly the same as another.")
+    threshold: Annotated[float, Field(ge=0.3, le=1, strict=False)] = Field(
+        0.8, description="The least similarity of near-duplicates: Jaccard, of sets of runs of words."
+    )
+    words: Annotated[int, Field(ge=1, le=100)] = Field(5, description="The words of a run.")
+
+
+class Decontamination(_Table):
+    """Say which evaluation questions are kept out, and what shares so much with one that it has to go."""
+
+    questions: list[Annotated[Text, AfterValidator(_without_nul)]] = Field(
+        min_length=1,
+        description="Files of questions, or folders of such files; a relative path starts at "
+        "the recipe's folder.",
+    )
+    mode: Literal["ngram", "span", "jaccard"] = Field(
+        "ngram",
+        description="What is shared: any run of 13 words, a span of 32, or most of the runs of a question.",
+    )
+    words: Annotated[int, Field(ge=4, le=1000)] | None = Field(
+        None, description="The words of a run; 13, or 32 with mode span."
+    )
+    threshold: Annotated[float, Field(gt=0, le=1, strict=False)] = Field(
+        0.7, description="The least similarity with mode jaccard."
+    )
+    remove: Literal["paragraphs", "documents"] = Field(
+        "paragraphs", description="What is taken out: the paragraphs that overlap, or their documents."
     )
 
 
@@ -192,6 +227,12 @@ class Recipe(_Table):
     )
     filters: list[FilterTable] = Field(
         default_factory=list, description="What documents must pass, and what edits their text, in order."
+    )
+    duplicates: Duplicates | None = Field(
+        None, description="Which documents repeat others; without it, those of the same title and text."
+    )
+    decontamination: Decontamination | None = Field(
+        None, description="Which evaluation questions are kept out of the datastore."
     )
     passages: Passages = Field(default_factory=Passages, description="How documents are split into passages.")
     encoder: EncoderConfig = Field(
@@ -315,6 +356,10 @@ def _resolve_paths(tables: dict[str, Any], folder: Path) -> None:
     for table in filters if isinstance(filters, list) else []:
         if isinstance(table, dict):
             table |= {key: _resolve_option(value, folder) for key, value in table.items()}
+    against = tables.get("decontamination")
+    questions = against.get("questions") if isinstance(against, dict) else None
+    if isinstance(questions, list) and all(isinstance(path, str) and path for path in questions):
+        tables["decontamination"]["questions"] = [str(_absolute(path, folder)) for path in questions]
     for key in ("encoder", "exact_encoder"):
         encoder = tables.get(key)
         model = encoder.get("model") if isinstance(encoder, dict) else None

@@ -23,16 +23,17 @@ from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundl
 from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
+from compactds.indexer.filtering import CONTAMINATED_FILE
 from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_steps
 from compactds.indexer.progress import LoggedProgress, Progress
-from compactds.indexer.reading import REJECTS_FILE, gather_rejects, plan_reading
-from compactds.indexer.removals import REMOVED_FILE, gather_removed
+from compactds.indexer.reading import REJECTS_FILE, plan_reading
+from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files
 from compactds.indexer.sources import SourceOptions, list_input_files
 from compactds.indexer.workspace import Workspace, build_key, locked
 
-DOCUMENT_KEYS = ("sources", "filters", "attributes", "skip_invalid")
+DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
 """What of a recipe decides which documents there are, before they are split."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -133,7 +134,7 @@ class _Build:
         with pipeline.ledger.timed("write"):
             writer = assemble_rows(workspace, assembly, self._progress)
         account = self._account(pipeline.ledger, counts, resumed)
-        extra = self._extra_files(workspace, documents, writer.folder)
+        extra = self._extra_files(workspace, writer.folder)
         record = build_index(workspace, assembly, writer, account, extra, pipeline.ledger, self._progress)
         manifest = make_manifest(
             assembly,
@@ -151,13 +152,15 @@ class _Build:
         """Return the key of the whole build, and that of the documents alone."""
         inputs = [[file.name, file.size_bytes, file.mtime_ns] for files in self._files for file in files]
         recipe = self._recipe.model_dump(mode="json")
+        named = _named_files([recipe["filters"], recipe["decontamination"]])
         facts = {
+            "named": [_status(path) for path in named],
             "recipe": {name: recipe[name] for name in DOCUMENT_KEYS},
             "has_vectors": self._recipe.has_vectors,
             "inputs": inputs,
             "software": installed_version("compactds"),
         }
-        vectors = [] if self._recipe.vectors is None else [_status(self._recipe.vectors)]
+        vectors = [] if self._recipe.vectors is None else [_vectors_status(self._recipe.vectors)]
         return build_key({**facts, "recipe": recipe, "vectors": vectors}), build_key(facts)
 
     def _is_current(self, existing: Manifest, key: str) -> bool:
@@ -261,14 +264,19 @@ class _Build:
                 self._progress.note(f"{account[name]:,} {text}.")
         return account
 
-    def _extra_files(self, workspace: Workspace, documents: Documents, folder: Path) -> list[str]:
+    def _extra_files(self, workspace: Workspace, folder: Path) -> list[str]:
         """Put lists of what was rejected and removed into the segment's folder; return their names."""
         removed = sorted(workspace.removed.glob("filters-*.arrow")) + sorted(
             workspace.removed.glob("duplicates-*.arrow")
         )
         made = {
-            REJECTS_FILE: gather_rejects(workspace, documents.readings, folder / REJECTS_FILE),
+            REJECTS_FILE: join_files(
+                sorted((workspace.root / "reading").glob("*.rejects.jsonl")), folder / REJECTS_FILE
+            ),
             REMOVED_FILE: gather_removed(removed, folder / REMOVED_FILE),
+            CONTAMINATED_FILE: join_files(
+                sorted(workspace.removed.glob("contaminated-*.jsonl")), folder / CONTAMINATED_FILE
+            ),
         }
         return [name for name, there in made.items() if there]
 
@@ -302,27 +310,48 @@ def source_options(recipe: Recipe) -> list[SourceOptions]:
     return [_source_options(source, recipe) for source in recipe.sources]
 
 
+def _named_files(tables: Any) -> list[Path]:
+    """Return the files that filters read, by the absolute paths among their options."""
+    if isinstance(tables, dict):
+        return _named_files(list(tables.values()))
+    if isinstance(tables, list):
+        return [path for table in tables for path in _named_files(table)]
+    path = Path(tables) if isinstance(tables, str) and tables.startswith("/") else None
+    if path is None or not path.exists():
+        return []
+    return sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+
+
 def _status(path: Path) -> list[Any]:
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _vectors_status(path: Path) -> list[Any]:
     try:
-        status = path.stat()
+        return _status(path)
     except OSError as error:
         raise BuildError(
             f"cannot read vectors from {path}: {error.strerror}.",
             value=str(path),
             remedy="Give the path of a .npy file.",
         ) from error
-    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _portable(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the manifest keeps it: files by their names, since a store may travel."""
     resolved = recipe.model_dump(mode="json", exclude_defaults=True)
-    for source in resolved["sources"]:
-        if Path(source["path"]).is_absolute():
-            source["path"] = Path(source["path"]).name
-    if "vectors" in resolved:
-        resolved["vectors"] = Path(resolved["vectors"]).name
+    for name in resolved.keys() & {"sources", "filters", "decontamination", "vectors"}:
+        resolved[name] = _without_folders(resolved[name])
     return resolved
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _source_options(source: Source, recipe: Recipe) -> SourceOptions:

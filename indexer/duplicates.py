@@ -1,18 +1,20 @@
 """The third stage of a build: documents that repeat an earlier one are found, in bounded memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
+from compactds.filters.corpus.duplicates import DuplicateSettings, sign_shard
 from compactds.indexer.document_shards import DOCUMENT_SCHEMA
 from compactds.indexer.errors import DuplicateIdError
+from compactds.indexer.execution import Report
 from compactds.indexer.workspace import read_table
 
 SORT_MEMORY = "256MB"
-DUPLICATES = "duplicates"
-SAME_DOCUMENT = "same_document"
 
 _LISTED = ["document_id", "ordinal", "origin", "id_from_content"]
 _REPEATED = """
@@ -30,19 +32,55 @@ _CLASHING = """
     WHERE before IS NOT NULL AND NOT (id_from_content AND before_from_content)
     ORDER BY ordinal LIMIT 1
 """
-_DROPPED = f"""
+_SAME = """
+    CREATE TEMP TABLE dropped AS
+    SELECT ordinal, 'same_document' AS reason, document_id AS value, NULL::VARCHAR AS "limit"
+    FROM repeated WHERE before IS NOT NULL
+"""
+_SIMILAR = """
+    INSERT INTO dropped
+    SELECT found.ordinal, CASE found.kind WHEN 'exact' THEN 'same_words' ELSE 'near_duplicate' END,
+        listing.document_id, CASE found.kind WHEN 'exact' THEN NULL ELSE $threshold END
+    FROM read_parquet($found) AS found
+    JOIN read_parquet($listing) AS listing ON listing.ordinal = found.kept
+    ANTI JOIN dropped ON dropped.ordinal = found.ordinal
+"""
+_DROPPED = """
     COPY (
-        SELECT ordinal, '{DUPLICATES}' AS filter, '{SAME_DOCUMENT}' AS reason,
-            document_id AS value, NULL::VARCHAR AS "limit"
-        FROM repeated WHERE before IS NOT NULL ORDER BY ordinal
-    ) TO '{{target}}' (FORMAT parquet, ROW_GROUP_SIZE 10000)
-"""  # noqa: S608 - nothing in it comes from data
+        SELECT ordinal, 'duplicates' AS filter, reason, value, "limit" FROM dropped ORDER BY ordinal
+    ) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE 10000)
+"""
 
 
-def find_repeated(shards: Sequence[Path], folder: Path, target: Path) -> None:
-    """Write to `target` which documents repeat an earlier one word for word, neither having come with an id.
+@dataclass(frozen=True, slots=True)
+class SignTask:
+    """Name a shard of documents, and the file its signatures go to."""
 
-    The first copy stays. Raises DuplicateIdError when two documents were given one id.
+    shard: Path
+    signed: Path
+
+
+def sign_task(settings: DuplicateSettings, task: SignTask, report: Report) -> dict[str, Any]:
+    """Sign the documents of a shard, so that similar ones can be found."""
+    documents = list(read_texts(task.shard))
+    sign_shard(task.signed, documents, settings)
+    report(len(documents))
+    return {"documents": len(documents)}
+
+
+def read_texts(shard: Path) -> Iterator[tuple[int, str]]:
+    """Yield (ordinal, text) of the documents of a shard."""
+    for batch in read_table(shard, ["ordinal", "text"]).to_batches(max_chunksize=256):
+        yield from zip(batch.column("ordinal").to_pylist(), batch.column("text").to_pylist(), strict=True)
+
+
+def find_repeated(
+    shards: Sequence[Path], folder: Path, target: Path, similar: tuple[Path, DuplicateSettings] | None
+) -> None:
+    """Write to `target` which documents repeat an earlier one, and the id of the one that is kept.
+
+    Those are documents of the same title and text where neither came with an id, and those `similar`
+    lists. The first copy stays. Raises DuplicateIdError when two documents were given one id.
     """
     listing = folder / "listing.parquet"
     schema = DOCUMENT_SCHEMA.empty_table().select(_LISTED).schema
@@ -60,5 +98,10 @@ def find_repeated(shards: Sequence[Path], folder: Path, target: Path) -> None:
                 remedy='Give every document an id of its own, or set ids = "file" in the source (--ids file) '
                 'to put the file\'s name before each, or ids = "content" to make new ones.',
             )
+        connection.execute(_SAME)
+        if similar is not None:
+            found, compared = similar
+            given = {"found": str(found), "listing": str(listing), "threshold": f"{compared.threshold:g}"}
+            connection.execute(_SIMILAR, given)
         connection.execute(_DROPPED.format(target=str(target).replace("'", "''")))
     listing.unlink()

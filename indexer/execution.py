@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
@@ -70,10 +71,7 @@ class LocalExecutor:
                 f"{workers} workers cannot build anything.", value=workers, remedy="Give at least 1."
             )
         self.workers = workers
-        self._context = get_context("spawn")
-        self._counted = self._context.Value("q", 0)
-        self._stopping = self._context.Value("b", 0)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: _Pool | None = None
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -104,10 +102,9 @@ class LocalExecutor:
     def close(self) -> None:
         """End the worker processes; what they were doing is given up."""
         if self._pool is not None:
-            self._stopping.value = 1
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.stopping.value = 1
+            self._pool.processes.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-            self._stopping.value = 0
 
     def _spread(
         self, function: StageFunction, context: Any, tasks: Sequence[Any], report: Report
@@ -118,30 +115,39 @@ class LocalExecutor:
 
         def submit(count: int) -> None:
             for task in islice(remaining, count):
-                running.append(pool.submit(_work, function, context, task))
+                running.append(pool.processes.submit(_work, function, context, task))
 
-        told = self._counted.value
+        told = pool.counted.value
         submit(self.workers * _TASKS_AHEAD)
         while running:
             future = running.popleft()
             finished = False
             while not finished:
                 finished = bool(wait([future], timeout=_LOOK_EVERY_S).done)
-                counted = self._counted.value
+                counted = pool.counted.value
                 report(counted - told)
                 told = counted
             yield future.result()
             submit(1)
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _started(self) -> "_Pool":
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers,
-                mp_context=self._context,
-                initializer=_begin,
-                initargs=(self._counted, self._stopping),
+            context = get_context("spawn")
+            counted, stopping = context.Value("q", 0), context.Value("b", 0)
+            processes = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_begin, initargs=(counted, stopping)
             )
+            self._pool = _Pool(processes, counted, stopping)
         return self._pool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Hold worker processes, and what is shared with them: units done, and whether to give up."""
+
+    processes: ProcessPoolExecutor
+    counted: Any
+    stopping: Any
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal to leave, not an error
@@ -158,6 +164,7 @@ class _Worker:
 def _begin(counted: Any, stopping: Any) -> None:
     """Set up a worker process: Ctrl-C is its parent's to handle, and it does not outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are as many as the cores already
     _Worker.counted, _Worker.stopping = counted, stopping
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

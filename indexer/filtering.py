@@ -1,29 +1,44 @@
 """The second stage of a build: every document is judged and edited by the recipe's filters, in order."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from compactds.filters.corpus.base import CorpusFilter, Drop, TextEditor
+from compactds.filters.corpus.decontamination import (
+    ContaminatedDocuments,
+    contaminated,
+    removal_record,
+    without,
+)
+from compactds.filters.corpus.overlap import OverlapIndex
+from compactds.filters.corpus.overlap_files import read_question_files
 from compactds.filters.schema import FieldType
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.document_shards import DocumentRows, read_shard_documents
 from compactds.indexer.documents import Document
 from compactds.indexer.execution import Report
+from compactds.indexer.ledger import DECONTAMINATION, NOTHING_LEFT
 from compactds.indexer.reading import raw_shard
 from compactds.indexer.removals import Removals
 from compactds.indexer.sources import SourceOptions
-from compactds.indexer.workspace import ShardSizes, Workspace
+from compactds.indexer.workspace import ShardSizes, Workspace, settled
 
-NOTHING_LEFT = "nothing_left"
+CONTAMINATED_FILE = "contaminated.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class FilterStep:
-    """Hold one filter as the recipe has it, in JSON, and the numbers of the sources it is for."""
+    """Hold one filter as the recipe has it, in JSON, and the numbers of the sources it is for.
+
+    A table with "questions" and no "filter" is the recipe's [decontamination].
+    """
 
     options: str
     sources: frozenset[int]
@@ -60,7 +75,7 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
     filters = [step for step in compiled(context.steps) if task.source in step.sources]
     removals = Removals(context.sources[task.source])
     inference = AttributeInference(context.overrides)
-    rows, edits = DocumentRows(context.sizes), dict[tuple[str, str], list[int]]()
+    rows, edits = DocumentRows(context.sizes), _Edits()
     documents = words = characters = 0
     for document, ordinal, count in read_shard_documents(raw_shard(workspace, task.reader, task.shard)):
         edited, drop = _judge(document, filters, edits)
@@ -77,19 +92,21 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
     if rows:
         rows.write(kept_shard(workspace, task.number))
     removals.write(removed_by_filters(workspace, task.number))
+    edits.write(contaminated_by(workspace, task.number))
     return {
         "source": task.source,
         "documents": documents,
         "words": words,
         "characters": characters,
         "removed": removals.counts(),
-        "edits": [[*kind, *count] for kind, count in edits.items()],
+        "edits": edits.counts(),
+        "contaminated": edits.contaminated,
         "attributes": inference.to_json(),
     }
 
 
 def _judge(
-    document: Document, steps: Sequence["CompiledStep"], edits: dict[tuple[str, str], list[int]]
+    document: Document, steps: Sequence["CompiledStep"], edits: "_Edits"
 ) -> tuple[Document, Drop | None]:
     """Return the document as the filters leave it, and why it is dropped if it is; note what was edited."""
     for step in steps:
@@ -99,15 +116,54 @@ def _judge(
                 return document, drop
         if step.editor is not None:
             text, changes = step.editor.edit(document.text)
-            for kind, places in changes.items():
-                count = edits.setdefault((step.editor.name, kind), [0, 0])
-                count[0] += 1
-                count[1] += places
+            edits.add(step.editor.name, changes)
             if text != document.text:
                 document = replace(document, text=text)
             if changes and not text.strip():
                 return document, Drop(step.editor.name, NOTHING_LEFT, 0.0)
+        if step.questions is not None:
+            text = edits.decontaminate(document, step.questions)
+            if text != document.text:
+                document = replace(document, text=text)
+                if not text.strip():
+                    return document, Drop(DECONTAMINATION, NOTHING_LEFT, 0.0)
     return document, None
+
+
+class _Edits:
+    """Count what was changed in the documents of a task, and list what overlapped with questions."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], list[int]] = {}
+        self._records: list[dict[str, Any]] = []
+        self.contaminated = 0
+
+    def add(self, name: str, changes: Mapping[str, int]) -> None:
+        """Count the changes made to one document, by their kind."""
+        for kind, places in changes.items():
+            count = self._counts.setdefault((name, kind), [0, 0])
+            count[0] += 1
+            count[1] += places
+
+    def decontaminate(self, document: Document, questions: OverlapIndex) -> str:
+        """Return a document's text without the paragraphs that overlap with a question, and list those."""
+        removals = contaminated(questions, document.text)
+        if not removals:
+            return document.text
+        self.contaminated += 1
+        self.add(DECONTAMINATION, Counter(f"paragraphs_{removal.match.kind}" for removal in removals))
+        self._records += [removal_record(removal, questions, document.id) for removal in removals]
+        return without(document.text, removals)
+
+    def counts(self) -> list[list[Any]]:
+        """Return [name, kind, documents, places] for each kind of change."""
+        return [[*kind, *count] for kind, count in self._counts.items()]
+
+    def write(self, path: Path) -> None:
+        """Save the list of what overlapped, if there is any."""
+        if self._records:
+            with settled(path) as beside:
+                beside.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in self._records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +173,7 @@ class CompiledStep:
     sources: frozenset[int]
     filter: CorpusFilter | None = None
     editor: TextEditor | None = None
+    questions: OverlapIndex | None = None
 
 
 @lru_cache(maxsize=4)
@@ -125,17 +182,22 @@ def compiled(steps: tuple[FilterStep, ...]) -> list[CompiledStep]:
 
     Raises CompactdsError for a filter that does not exist, or an option it does not take.
     """
-    if not steps:
-        return []
+    return [_compiled(step.sources, json.loads(step.options)) for step in steps]
+
+
+def _compiled(sources: frozenset[int], table: Mapping[str, Any]) -> CompiledStep:
+    if "filter" not in table:
+        questions = [found for path in table["questions"] for found in read_question_files(Path(path))]
+        index = OverlapIndex(questions, table["mode"], words=table["words"], threshold=table["threshold"])
+        if table["remove"] == "documents":
+            return CompiledStep(sources, filter=ContaminatedDocuments(index))
+        return CompiledStep(sources, questions=index)
     from compactds.filters.corpus.catalogue import make_filter
 
-    made: list[tuple[frozenset[int], Any]] = [
-        (step.sources, make_filter(json.loads(step.options))) for step in steps
-    ]
-    return [
-        CompiledStep(sources, filter=one) if hasattr(one, "judge") else CompiledStep(sources, editor=one)
-        for sources, one in made
-    ]
+    made: Any = make_filter(table)
+    if hasattr(made, "judge"):
+        return CompiledStep(sources, filter=made)
+    return CompiledStep(sources, editor=made)
 
 
 def kept_shard(workspace: Workspace, number: int) -> Path:
@@ -146,3 +208,8 @@ def kept_shard(workspace: Workspace, number: int) -> Path:
 def removed_by_filters(workspace: Workspace, number: int) -> Path:
     """Return the file that tells of the documents of a shard that filters removed."""
     return workspace.removed / f"filters-{number:06d}.arrow"
+
+
+def contaminated_by(workspace: Workspace, number: int) -> Path:
+    """Return the file that lists the paragraphs of a shard that overlapped with questions."""
+    return workspace.removed / f"contaminated-{number:06d}.jsonl"

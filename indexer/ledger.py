@@ -2,13 +2,17 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("compactds", "faiss-cpu", "hnswlib", "numpy", "pyarrow", "sentence-transformers", "torch")
+DUPLICATES = "duplicates"
+DECONTAMINATION = "decontamination"
+NOTHING_LEFT = "nothing_left"
+"""The reason of a document that an editor of text emptied."""
 
 
 @dataclass(slots=True)
@@ -63,8 +67,10 @@ class Ledger:
             count[1] += words
             line.removed += documents
             line.removed_words += words
-            line.duplicates += documents if name in DUPLICATE_FILTERS else 0
-            line.contaminated += documents if name == DECONTAMINATION else 0
+            line.duplicates += documents if name == DUPLICATES else 0
+            whole = name == DECONTAMINATION and reason != NOTHING_LEFT  # of the others, edits tell
+            line.contaminated += documents if whole else 0
+        line.contaminated += result.get("contaminated", 0)
         for name, kind, documents, places in result.get("edits", ()):
             count = self._edited.setdefault((result["source"], name, kind), [0, 0])
             count[0] += documents
@@ -121,10 +127,6 @@ class Ledger:
             "passages": sum(line.passages for line in self.sources),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
-
-
-DUPLICATE_FILTERS: Sequence[str] = ("duplicates", "near_duplicates")
-DECONTAMINATION = "decontamination"
 
 
 def software() -> dict[str, str]:

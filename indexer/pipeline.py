@@ -3,15 +3,18 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from compactds.configs.recipe import Recipe
 from compactds.datastore.encoders.base import Encoder
+from compactds.filters.corpus.duplicates import DuplicateSettings
+from compactds.filters.corpus.duplicates_search import SignedShard, find_duplicates
 from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.cutting import CutContext, Tokenizer, cut_shard, cut_task, plan_cutting
-from compactds.indexer.duplicates import find_repeated
+from compactds.indexer.duplicates import SignTask, find_repeated, read_texts, sign_task
 from compactds.indexer.errors import EmptyCorpusError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import (
@@ -149,16 +152,35 @@ class Pipeline:
         target = self._drops
         if target.exists():
             return
-        self._progress.stage("finding duplicates", None)
+        near = self._recipe.duplicates is not None
+        self._progress.stage("finding duplicates", sum(k[1] for k in documents.kept) if near else None)
         target.parent.mkdir(exist_ok=True)
         kept = [
             kept_shard(self._workspace, number)
             for number, (_, count, _) in enumerate(documents.kept)
             if count
         ]
+        signed = self._sign(kept)
         beside = target.with_suffix(".tmp")
-        find_repeated(kept, target.parent, beside)
+        find_repeated(kept, target.parent, beside, signed)
         beside.replace(target)
+
+    def _sign(self, kept: Sequence[Path]) -> tuple[Path, DuplicateSettings] | None:
+        """Sign all documents and compare what was signed, if the recipe asks for it."""
+        table = self._recipe.duplicates
+        if table is None:
+            return None
+        settings = DuplicateSettings(threshold=table.threshold, words=table.words, near=table.near)
+        folder = self._workspace.root / "deduplicating"
+        tasks = [SignTask(shard, folder / f"{shard.stem}.signed.parquet") for shard in kept]
+        (folder / "signing").mkdir(exist_ok=True)
+        done = run_stage(
+            folder / "signing", self._executor, sign_task, settings, tasks, self._progress.advance
+        )
+        for _ in done:
+            pass
+        shards = [SignedShard(task.signed, partial(read_texts, task.shard)) for task in tasks]
+        return find_duplicates(shards, folder / "search", settings), settings
 
     def _cut(
         self, documents: Documents, options: PassageOptions | None, encoders: Sequence[Encoder]
@@ -234,6 +256,10 @@ def filter_steps(recipe: Recipe) -> tuple[FilterStep, ...]:
         )
         for table in recipe.filters
     )
+    if recipe.decontamination is not None:
+        everywhere = frozenset(range(len(recipe.sources)))
+        options = json.dumps(recipe.decontamination.model_dump(mode="json"), sort_keys=True)
+        steps = (*steps, FilterStep(options, everywhere))
     compiled(steps)
     return steps
 

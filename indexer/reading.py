@@ -1,6 +1,6 @@
 """The first stage of a build: sources are read, file by file, into shards of documents."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -162,16 +162,3 @@ def raw_shard(workspace: Workspace, task: int, number: int) -> Path:
 def rejects_of(workspace: Workspace, task: int) -> Path:
     """Return the file that lists the records a task rejected."""
     return workspace.root / "reading" / f"{task:06d}.rejects.jsonl"
-
-
-def gather_rejects(workspace: Workspace, results: Sequence[Mapping[str, Any]], target: Path) -> bool:
-    """Write the rejected records of all tasks to one file; return whether there were any."""
-    if not any(result["rejected"] for result in results):
-        return False
-    with target.open("wb") as out:
-        for number, result in enumerate(results):
-            if result["rejected"]:
-                with rejects_of(workspace, number).open("rb") as file:
-                    while block := file.read(1 << 20):
-                        out.write(block)
-    return True

@@ -1,5 +1,6 @@
 """What a build left out: a row for every document, with an excerpt of the first few of each kind."""
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ def gather_removed(paths: Iterable[Path], target: Path) -> bool:
     if writer is not None:
         writer.close()
     return writer is not None
+
+
+def join_files(paths: Sequence[Path], target: Path) -> bool:
+    """Write the content of all files, one after another, to one; return whether there is any."""
+    with target.open("wb") as out:
+        for path in paths:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, out)
+        if out.tell():
+            return True
+    target.unlink()
+    return False
 
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
