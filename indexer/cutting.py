@@ -51,9 +51,9 @@ DROPS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """Name the file of an encoder's tokenizer, and hold what the encoder allows."""
+    """Name the file of an encoder's tokenizer, None if it has no limit, and hold what the encoder allows."""
 
-    path: Path
+    path: Path | None
     spec: EncoderSpec
 
 
@@ -186,8 +186,10 @@ def _passager(options: PassageOptions, measures: tuple[Measure | Tokenizer, ...]
 
 
 def _token_measure(tokenizer: Tokenizer) -> TokenMeasure:
-    counter = TokenCounter.from_json(tokenizer.path.read_text(), tokenizer.spec.passage_prompt)
-    return TokenMeasure(tokenizer.spec, counter)
+    if tokenizer.path is None:
+        return TokenMeasure(tokenizer.spec, None)
+    serialised = tokenizer.path.read_text(encoding="utf-8")
+    return TokenMeasure(tokenizer.spec, TokenCounter.from_json(serialised, tokenizer.spec.passage_prompt))
 
 
 def _drops(path: Path, shard: Path) -> Mapping[int, Drop]:

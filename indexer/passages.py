@@ -34,18 +34,22 @@ class Measure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenMeasure:
-    """Measure texts in an encoder's tokens without the encoder: with a copy of its tokenizer."""
+    """Measure texts in an encoder's tokens without the encoder: with a copy of its tokenizer.
+
+    There is none for an encoder without a limit, whose tokens nobody counts.
+    """
 
     spec: EncoderSpec
-    counter: TokenCounter
+    counter: TokenCounter | None
 
     @property
     def overhead_tokens(self) -> int:
         """Return what each passage costs besides its own tokens."""
-        return self.counter.overhead_tokens
+        return 0 if self.counter is None else self.counter.overhead_tokens
 
     def token_offsets(self, texts: Sequence[str]) -> list[TokenSpans]:
         """Return the character span of every token of each text."""
+        assert self.counter is not None, "tokens are counted only against a limit"
         return self.counter.offsets(texts)
 
 

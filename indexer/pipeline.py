@@ -9,6 +9,7 @@ from typing import Any
 
 from compactds.configs.recipe import Recipe
 from compactds.datastore.encoders.base import Encoder
+from compactds.datastore.files import write_atomic
 from compactds.filters.corpus.duplicates import DuplicateSettings
 from compactds.filters.corpus.duplicates_search import SignedShard, find_duplicates
 from compactds.filters.schema import FieldType, Schema
@@ -214,11 +215,14 @@ class Pipeline:
             return (), self._executor
         measures: list[Measure | Tokenizer] = []
         for number, encoder in enumerate(encoders):
-            tokenizer = tokenizer_json(encoder) if encoder.spec.max_tokens is not None else ""
+            if encoder.spec.max_tokens is None:
+                measures.append(Tokenizer(None, encoder.spec))
+                continue
+            tokenizer = tokenizer_json(encoder)
             if tokenizer is None:
                 return tuple(encoders), LocalExecutor(1)
             path = self._workspace.root / f"tokenizer-{number}.json"
-            path.write_text(tokenizer)
+            write_atomic(path, tokenizer.encode())
             measures.append(Tokenizer(path, encoder.spec))
         return tuple(measures), self._executor
 
