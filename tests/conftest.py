@@ -1,8 +1,15 @@
 """Fixtures that several test modules share: a tiny real encoder, and stores built with it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Read when numpy, faiss and torch are loaded: for data as small as these, threads of theirs that wait for a
+# core which something else has take more time than the work. Tests of threads start their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -151,7 +152,16 @@ def test_it_says_what_it_holds_in_memory(built):
     assert abs(index.ram_bytes - record.ram_bytes) <= 0.1 * index.ram_bytes
 
 
-def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path):
+@pytest.fixture
+def two_threads():
+    """Let faiss start two threads, whatever it may use in the other tests."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path, two_threads):
     record, _ = built
     plan = IndexPlan(record.kind, 0, list_count(ROWS), "")
     contents = []

@@ -184,9 +184,13 @@ class TestSharingOut:
 
     def test_faiss_gets_one_thread_inside_and_its_own_number_outside(self):
         before = faiss.omp_get_max_threads()
-        inside = share_out(lambda part: [faiss.omp_get_max_threads()] * (part.stop - part.start), 10)
-        assert set(inside) == {1}
-        assert faiss.omp_get_max_threads() == before
+        faiss.omp_set_num_threads(3)
+        try:
+            inside = share_out(lambda part: [faiss.omp_get_max_threads()] * (part.stop - part.start), 10)
+            assert set(inside) == {1}
+            assert faiss.omp_get_max_threads() == 3
+        finally:
+            faiss.omp_set_num_threads(before)
 
     def test_an_error_in_a_part_reaches_the_caller(self):
         def fail(part):
