@@ -1,6 +1,7 @@
 """`compactds build`: documents in, datastore out."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from compactds.configs.recipe import Recipe
     from compactds.datastore.encoders import Encoder
     from compactds.indexer.build import BuildResult
+    from compactds.indexer.execution import Executor
 
 
 def build(
@@ -50,6 +52,24 @@ def build(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave out unusable records and list them in a file.")
     ] = False,
+    ids: Annotated[
+        str | None,
+        typer.Option(help="record, file (the file's name before each id) or content [record]."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read, filter and split [the cores, up to 8].")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="Where those run: local, or ray (a cluster of Ray).")
+    ] = "local",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the filters remove from a sample; build nothing.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Documents that --dry-run tries.")] = 1000,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Write what --dry-run found to this file, HTML or .json."),
+    ] = None,
     print_recipe: Annotated[
         bool, typer.Option("--print-recipe", help="Print the complete recipe as TOML and build nothing.")
     ] = False,
@@ -71,21 +91,38 @@ def build(
         "passages.split": False if no_split else None,
         "attributes": _attribute_types(attribute or []),
         "skip_invalid": skip_invalid or None,
+        "sources.ids": ids,
     }
     recipe = recipe_for(sources, {key: value for key, value in overrides.items() if value is not None})
     if print_recipe:
+        _check_filters(recipe)
         typer.echo(to_toml(recipe.model_dump(mode="json")), nl=False)
         return
+    if dry_run:
+        _survey(recipe, sample, workers, executor, ledger, json=json)
+        return
+    if ledger is not None:
+        raise typer.BadParameter(
+            "goes with --dry-run; a store's is written by compactds inspect STORE --ledger",
+            param_hint="'--ledger'",
+        )
     if out is None:
         raise typer.BadParameter("name the folder of the store", param_hint="'--out' / '-o'")
-    result = run(recipe, out)
+    result = run(recipe, out, workers=workers, engine=executor)
     if json:
         say_json({**asdict(result), "path": str(result.path)})
     else:
         _summarise(result)
 
 
-def run(recipe: "Recipe", out: Path, *, encoder: "Encoder | None" = None) -> "BuildResult":
+def run(
+    recipe: "Recipe",
+    out: Path,
+    *,
+    encoder: "Encoder | None" = None,
+    workers: int | None = None,
+    engine: str = "local",
+) -> "BuildResult":
     """Build with progress on standard error; say how to go on when it is stopped.
 
     `encoder` is used in place of loading the recipe's.
@@ -93,11 +130,51 @@ def run(recipe: "Recipe", out: Path, *, encoder: "Encoder | None" = None) -> "Bu
     from compactds.indexer.build import build as build_store
 
     try:
-        with progress() as shown:
-            return build_store(recipe, out, progress=shown, encoder=encoder)
+        with progress() as shown, closing(_executor(engine, workers)) as executor:
+            return build_store(recipe, out, progress=shown, encoder=encoder, executor=executor)
     except KeyboardInterrupt as stop:
         warn("stopped; run the same command again to go on from here")
         raise typer.Exit(STOPPED) from stop
+
+
+def _executor(engine: str, workers: int | None) -> "Executor":
+    from compactds.indexer.execution import LocalExecutor, default_workers
+
+    if engine == "local":
+        return LocalExecutor(workers or default_workers())
+    raise typer.BadParameter(f"{engine!r} is neither local nor ray", param_hint="'--executor'")
+
+
+def _check_filters(recipe: "Recipe") -> None:
+    """Make the recipe's filters once, so that a mistake in them is told before a recipe is printed."""
+    from compactds.indexer.pipeline import filter_steps
+
+    filter_steps(recipe)
+
+
+def _survey(
+    recipe: "Recipe", sample: int, workers: int | None, engine: str, ledger: Path | None, *, json: bool
+) -> None:
+    """Print what the recipe's filters would remove from a sample, with examples."""
+    from compactds.cli.ledger import example_lines, ledger_tables, write_ledger
+    from compactds.indexer.survey import survey
+
+    with progress() as shown, closing(_executor(engine, workers)) as executor:
+        found = survey(recipe, sample=sample, progress=shown, executor=executor)
+    if ledger is not None:
+        write_ledger(ledger, f"{recipe.name}: a sample", found)
+    if json:
+        say_json(found)
+        return
+    for title, lines in ledger_tables(found):
+        say(title, bold=True)
+        for line in lines:
+            say(f"  {line}")
+    for line in example_lines(found["examples"]):
+        say(f"  {line}")
+    read = sum(line["documents"] for line in found["sources"])
+    kept = sum(line["documents_out"] for line in found["sources"])
+    say(f"{kept:,} of {read:,} documents sampled would be kept; nothing was built")
 
 
 def _attribute_types(pairs: Sequence[str]) -> dict[str, str] | None:
@@ -120,7 +197,8 @@ def _summarise(result: "BuildResult") -> None:
     say(f"{result.documents:,} documents, {result.passages:,} passages, {result.index} index")
     if result.unchanged:
         return
-    rate = result.passages / result.seconds if result.seconds else 0.0
+    working_s = result.seconds - result.loading_s
+    rate = result.passages / working_s if working_s > 0 else 0.0
     say(
         f"{result.seconds:,.1f} s, {rate:,.0f} passages/s, "
         f"peak memory {format_bytes(result.peak_rss_bytes)}, "
@@ -129,6 +207,14 @@ def _summarise(result: "BuildResult") -> None:
     if result.rejected:
         listed = ", ".join(str(path) for path in sorted(result.path.glob("segments/*/rejects.jsonl")))
         say(f"{result.rejected:,} records left out; where and why: {listed}", fg="yellow")
+    filtered = result.removed - result.duplicates
+    if filtered:
+        say(
+            f"{filtered:,} documents removed by filters; what and why: compactds inspect {result.path}",
+            fg="yellow",
+        )
+    if result.contaminated:
+        say(f"{result.contaminated:,} documents held evaluation questions", fg="yellow")
     if result.duplicates:
         say(f"{result.duplicates:,} documents occurred twice and are kept once", fg="yellow")
     if result.truncated:

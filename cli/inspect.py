@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compactds.cli.command import Json
+from compactds.cli.ledger import ledger_tables
 from compactds.cli.output import say, say_json, table
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 def inspect(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what came in, what was removed and why to this file: HTML with examples, or .json."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a store holds, how it was built, and what it takes on disk and in memory."""
@@ -25,6 +32,9 @@ def inspect(
     manifest = read_manifest(store)  # and the ledgers: no index is read into memory
     described = describe(manifest)
     ledgers = [_read_ledger(store, segment.name) for segment in manifest.segments]
+    if ledger is not None:
+        _export(store, manifest, ledgers, ledger)
+        return
     if json:
         say_json({**described, "ledgers": ledgers})
         return
@@ -33,6 +43,22 @@ def inspect(
         for line in lines:
             say(f"  {line}")
         say()
+
+
+def _export(store: Path, manifest: "Manifest", ledgers: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Write the ledgers of a store, with examples of what was removed, to one file."""
+    from compactds.cli.ledger import merged, write_ledger
+    from compactds.datastore.segment import SEGMENTS_FOLDER
+    from compactds.indexer.removals import REMOVED_FILE, read_examples
+
+    examples = [
+        example
+        for segment in manifest.segments
+        if REMOVED_FILE in segment.files
+        for example in read_examples(store / SEGMENTS_FOLDER / segment.name / REMOVED_FILE)
+    ]
+    write_ledger(target, manifest.name, {**merged(ledgers), "examples": examples})
+    say(f"wrote {target}")
 
 
 def describe(manifest: "Manifest") -> dict[str, Any]:
@@ -121,13 +147,13 @@ def _sections(
 
 
 def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yield a table for each list of records in a ledger, and a line for everything else."""
+    """Yield the tables of a ledger, and a line for everything else."""
+    yield from ledger_tables(ledger)
     lines = []
     for name, value in ledger.items():
-        if isinstance(value, list) and value:
-            columns = list(value[0])
-            yield name, table([[_shown(row.get(key)) for key in columns] for row in value], header=columns)
-        elif isinstance(value, Mapping):
+        if isinstance(value, list):
+            continue
+        if isinstance(value, Mapping):
             lines.append(f"{name}: " + ", ".join(f"{key} {_shown(item)}" for key, item in value.items()))
         else:
             lines.append(f"{name}: {_shown(value)}")

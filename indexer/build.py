@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compactds.configs.recipe import Recipe, Source
+from compactds.configs.recipe import Recipe
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, vectors_spec
 from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
@@ -26,11 +26,11 @@ from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import CONTAMINATED_FILE
 from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
-from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_steps
+from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_steps, source_options
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE, plan_reading
-from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files
-from compactds.indexer.sources import SourceOptions, list_input_files
+from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
+from compactds.indexer.sources import list_input_files
 from compactds.indexer.workspace import Workspace, build_key, locked
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
@@ -266,14 +266,11 @@ class _Build:
 
     def _extra_files(self, workspace: Workspace, folder: Path) -> list[str]:
         """Put lists of what was rejected and removed into the segment's folder; return their names."""
-        removed = sorted(workspace.removed.glob("filters-*.arrow")) + sorted(
-            workspace.removed.glob("duplicates-*.arrow")
-        )
         made = {
             REJECTS_FILE: join_files(
                 sorted((workspace.root / "reading").glob("*.rejects.jsonl")), folder / REJECTS_FILE
             ),
-            REMOVED_FILE: gather_removed(removed, folder / REMOVED_FILE),
+            REMOVED_FILE: gather_removed(removed_files(workspace), folder / REMOVED_FILE),
             CONTAMINATED_FILE: join_files(
                 sorted(workspace.removed.glob("contaminated-*.jsonl")), folder / CONTAMINATED_FILE
             ),
@@ -303,11 +300,6 @@ class _Build:
             loading_s=account.get("seconds", {}).get("load encoders", 0.0),
             **counts,
         )
-
-
-def source_options(recipe: Recipe) -> list[SourceOptions]:
-    """Return the recipe's sources as readers take them."""
-    return [_source_options(source, recipe) for source in recipe.sources]
 
 
 def _named_files(tables: Any) -> list[Path]:
@@ -352,24 +344,6 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _source_options(source: Source, recipe: Recipe) -> SourceOptions:
-    fields = dict(source.fields) | ({"vector": source.vector} if source.vector else {})
-    return SourceOptions(
-        path=source.path,
-        format=source.format,
-        name=source.name or "",
-        fields=fields,
-        attributes=None if source.attributes is None else tuple(source.attributes),
-        skip_invalid=recipe.skip_invalid,
-        max_documents=source.max_documents,
-        allow_empty_text=recipe.has_vectors,
-        config=source.config,
-        split=source.split or "train",
-        revision=source.revision,
-        ids=source.ids,
-    )
 
 
 def _spec_of_given(dimension: int, normalized: bool, encoders: Mapping[str, Encoder]) -> EncoderSpec:

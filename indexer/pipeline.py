@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compactds.configs.recipe import Recipe
+from compactds.configs.recipe import Recipe, Source
 from compactds.datastore.encoders.base import Encoder
 from compactds.datastore.files import write_atomic
 from compactds.filters.corpus.duplicates import DuplicateSettings
@@ -246,6 +246,29 @@ class Pipeline:
             value=rejected,
             remedy="Check the paths, and the reasons for rejections if there are any.",
         )
+
+
+def source_options(recipe: Recipe) -> list[SourceOptions]:
+    """Return the recipe's sources as readers take them."""
+    return [_source_options(source, recipe) for source in recipe.sources]
+
+
+def _source_options(source: Source, recipe: Recipe) -> SourceOptions:
+    fields = dict(source.fields) | ({"vector": source.vector} if source.vector else {})
+    return SourceOptions(
+        path=source.path,
+        format=source.format,
+        name=source.name or "",
+        fields=fields,
+        attributes=None if source.attributes is None else tuple(source.attributes),
+        skip_invalid=recipe.skip_invalid,
+        max_documents=source.max_documents,
+        allow_empty_text=recipe.has_vectors,
+        config=source.config,
+        split=source.split or "train",
+        revision=source.revision,
+        ids=source.ids,
+    )
 
 
 def filter_steps(recipe: Recipe) -> tuple[FilterStep, ...]:

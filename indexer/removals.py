@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from compactds.filters.corpus.base import Drop
 from compactds.indexer.documents import Document
 from compactds.indexer.sources import SourceOptions
-from compactds.indexer.workspace import read_table, write_table
+from compactds.indexer.workspace import Workspace, read_table, write_table
 
 REMOVED_FILE = "removed.parquet"
 EXAMPLES = 5
@@ -78,6 +78,15 @@ def portable_origin(options: SourceOptions, origin: str) -> str:
     """Return where a record came from, without the folders above its source: stores may travel."""
     folder = str(Path(options.path).parent)
     return origin.removeprefix(folder).lstrip("/") if not options.is_hub_dataset else origin
+
+
+def removed_files(workspace: Workspace) -> list[Path]:
+    """Return the files that tell of documents removed: by filters first, then as duplicates."""
+    return [
+        path
+        for kind in ("filters", "duplicates")
+        for path in sorted(workspace.removed.glob(f"{kind}-*.arrow"))
+    ]
 
 
 def gather_removed(paths: Iterable[Path], target: Path) -> bool:

@@ -46,7 +46,7 @@ def built(monkeypatch):
         recipe = None
         out = None
 
-    def build(recipe, out, *, progress, encoder):
+    def build(recipe, out, *, progress, encoder, executor):
         Built.recipe, Built.out = recipe, out
         progress.stage("reading", None)
         progress.advance(3)
