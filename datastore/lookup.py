@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from compactds.datastore.files import write_array
+
 ENTRY = np.dtype([("key", "<u8"), ("row", "<u8")])
 
 
@@ -20,19 +22,26 @@ def lookup_entries(documents: Iterable[tuple[str, int]]) -> NDArray[np.void]:
 
 
 def sort_lookup(path: Path) -> int:
-    """Sort a file of entries in place; return how many there are."""
+    """Sort a file of entries; return how many there are."""
     entries = np.fromfile(path, dtype=ENTRY)
     entries.sort(order=["key", "row"])
-    entries.tofile(path)
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        write_array(file, entries)
+    beside.replace(path)
     return len(entries)
 
 
 class DocumentLookup:
-    """Search a lookup file."""
+    """Search a lookup file; opening one raises OSError, or ValueError for one that holds half an entry."""
 
     def __init__(self, path: Path) -> None:
         empty = path.stat().st_size == 0
         self._entries = np.empty(0, ENTRY) if empty else np.memmap(path, dtype=ENTRY, mode="r")
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self._entries)
 
     def first_rows(self, document_id: str) -> list[int]:
         """Return the first rows of all documents whose id has this id's hash: mostly none or one."""

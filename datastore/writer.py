@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.ann.flat import build_flat
@@ -20,8 +22,9 @@ from compactds.datastore.ann.ivf import TRAINING_ROWS_PER_LIST, build_ivf
 from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
 from compactds.datastore.calibration import calibrate
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder
-from compactds.datastore.lookup import lookup_entries, sort_lookup
+from compactds.datastore.errors import StoreError
+from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder, write_array
+from compactds.datastore.lookup import ENTRY, lookup_entries, sort_lookup
 from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord, write_manifest
 from compactds.datastore.passages import PassageWriter
 from compactds.datastore.segment import (
@@ -36,6 +39,7 @@ from compactds.datastore.segment import (
 from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
 from compactds.filters.schema import Schema
 
+SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 INDEX_FILES = {"flat": "ann.faiss", "ivf": "ann.faiss", "hnsw": "ann.hnsw"}
 
 
@@ -50,11 +54,12 @@ class SegmentWriter:
         self.folder = folder
         self.rows = 0
         self.documents = 0
+        self._appended_documents = 0
         self._dimension = dimension
         self._dtype = dtype
         self._passages = PassageWriter(folder / PASSAGES_FILE)
         self._attributes = pq.ParquetWriter(
-            folder / ATTRIBUTES_FILE, arrow_schema(schema), compression="zstd"
+            folder / ATTRIBUTES_FILE, arrow_schema(schema), compression="zstd", write_page_checksum=True
         )
         self._pending: list[pa.Table] = []
         self._vectors: BinaryIO = (folder / exact_file(dtype)).open("wb")
@@ -70,11 +75,13 @@ class SegmentWriter:
         self._pending.append(attributes)
         if sum(map(len, self._pending)) >= ROWS_PER_GROUP:
             self._write_attributes()
-        np.ascontiguousarray(vectors, dtype=EXACT_DTYPES[self._dtype]).tofile(self._vectors)
+        write_array(self._vectors, self._stored(vectors))
         positions = passages.column("position").to_numpy()
         names = passages.column("document_id")
         firsts = np.flatnonzero(positions == 0).tolist()
-        lookup_entries((names[offset].as_py(), self.rows + offset) for offset in firsts).tofile(self._lookup)
+        entries = lookup_entries((names[offset].as_py(), self.rows + offset) for offset in firsts)
+        write_array(self._lookup, entries)
+        self._appended_documents += len(entries)
         self.rows += len(passages)
 
     def __enter__(self) -> "SegmentWriter":
@@ -93,6 +100,7 @@ class SegmentWriter:
         self._lookup.close()
         if kind is None:
             self.documents = sort_lookup(self.folder / DOCUMENTS_FILE)
+            self._check_sizes()
 
     def open_vectors(self) -> ExactVectors:
         """Open the vectors just written."""
@@ -102,6 +110,37 @@ class SegmentWriter:
             dimension=self._dimension,
             dtype=self._dtype,
         )
+
+    def _stored(self, vectors: Vectors) -> NDArray[np.floating]:
+        """Return the vectors as they are stored; raise StoreError for ones that cannot be."""
+        if vectors.ndim != 2 or vectors.shape[1] != self._dimension:
+            raise ValueError(f"vectors of shape {vectors.shape}, expected (n, {self._dimension})")
+        with np.errstate(over="ignore"):
+            stored: NDArray[np.floating] = np.ascontiguousarray(vectors, dtype=EXACT_DTYPES[self._dtype])
+        bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+        if len(bad):
+            raise StoreError(
+                f"{len(bad)} of {len(stored)} vectors are not finite in {self._dtype}, "
+                f"the first of them that of row {self.rows + int(bad[0])}.",
+                value=len(bad),
+                remedy="Leave them out, or set exact.dtype = 'float32' if they are large.",
+            )
+        return stored
+
+    def _check_sizes(self) -> None:
+        """Raise StoreError if a file does not hold all that was written to it."""
+        itemsize = np.dtype(EXACT_DTYPES[self._dtype]).itemsize
+        for name, expected in (
+            (exact_file(self._dtype), self.rows * self._dimension * itemsize),
+            (DOCUMENTS_FILE, self._appended_documents * ENTRY.itemsize),
+        ):
+            size = (self.folder / name).stat().st_size
+            if size != expected:
+                raise StoreError(
+                    f"{self.folder / name} has {size} bytes, {expected} were written.",
+                    value=size,
+                    remedy="Check the disk and how full it is, then run the same command again.",
+                )
 
     def _write_attributes(self) -> None:
         if self._pending:
@@ -176,8 +215,8 @@ def publish(root: Path, folder: Path, manifest: Manifest, *, replaces: Manifest 
     (record,) = manifest.segments
     live = [] if replaces is None else [segment.name for segment in replaces.segments]
     for path in segments.iterdir():
-        if path.name not in live:
-            shutil.rmtree(path)
+        if path.name not in live and SEGMENT_NAME.fullmatch(path.name) and not path.is_symlink():
+            shutil.rmtree(path)  # anything else there was not written by a build, and stays
     name = f"{max((int(old.split('-')[0]) for old in live), default=0) + 1}-{record.name}"
     folder.rename(segments / name)
     sync_folder(segments)
