@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.bitmaps_cache import ByteLimitedCache
 from compactds.datastore.columns import Column, build_column
-from compactds.datastore.errors import DamagedStoreError
+from compactds.datastore.errors import DamagedStoreError, StoreError
 from compactds.filters.evaluate import evaluate
 from compactds.filters.limits import size_bytes
 from compactds.filters.schema import FieldType, Schema
@@ -58,8 +58,11 @@ class AttributeColumns:
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self._path = path
-        self._map = pa.memory_map(str(path))  # held open: a newer build may remove the file meanwhile
         self._schema = schema
+        try:
+            self._map = pa.memory_map(str(path))  # held open: a newer build may remove the file meanwhile
+        except OSError as error:
+            raise self._damaged(error) from error
         self.filter = SegmentFilter(self)
 
     @property
@@ -80,7 +83,10 @@ class AttributeColumns:
     def read(self, name: str) -> pa.ChunkedArray:
         """Return the column of a field, strings dictionary-encoded; nulls are missing values."""
         with self._opened(name) as file:
-            return file.read(columns=[name]).column(name)  # by name: "a" also selects "a.b"
+            table = file.read(columns=[name])
+            if name not in table.column_names:
+                raise pa.ArrowInvalid(f"it has no column {name!r}")
+            return table.column(name)  # by name: "a" also selects "a.b"
 
     def column(self, name: str) -> pa.Array:
         """Return the column of a field as one array."""
@@ -116,15 +122,20 @@ class AttributeColumns:
     @contextmanager
     def _opened(self, name: str | None = None) -> Iterator[pq.ParquetFile]:
         """Open the file, with strings of field `name` dictionary-encoded; say what is wrong with it."""
+        if self._map.closed:
+            raise StoreError(f"the store of {self._path} is closed.", remedy="Open it again.")
         encoded = [name] if name is not None and self._schema[name] is FieldType.STRING else []
         try:
-            yield pq.ParquetFile(self._map, read_dictionary=encoded)
+            yield pq.ParquetFile(self._map, read_dictionary=encoded, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
-            raise DamagedStoreError(
-                f"{self._path} cannot be read: {error}.",
-                value=str(self._path),
-                remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DamagedStoreError:
+        return DamagedStoreError(
+            f"{self._path} cannot be read: {error}.",
+            value=str(self._path),
+            remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from compactds.datastore.bitmaps import Bitmap, Mask
+from compactds.datastore.bitmaps import Bitmap, Mask, Rows
 from compactds.datastore.columns_values import Codes, Strings, Values, ranked
 from compactds.filters.errors import WhereError, shown
 from compactds.filters.schema import FieldType
@@ -39,18 +39,26 @@ BITS_PER_ROW_NUMBER = 32
 """Row numbers are held as uint32: rows of an element that take more than the packed bits are bits."""
 
 _COUNTED_ONE_BY_ONE = 16
-"""Up to so many distinct values, each is counted in a pass of its own, quicker than one over all."""
+"""Up to so many distinct values, each is counted in a pass of its own: quicker than one over all."""
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class ScalarColumn:
-    """Hold one value a row by its rank among the distinct values; a missing one ranks after the last."""
+    """Hold one value a row by its rank among the distinct values; a missing one ranks after the last.
+
+    `totals` is how many rows have each rank, the missing ones last.
+    """
 
     values: Values
     codes: NDArray[Any]
-    missing: int
+    totals: NDArray[Any]
+
+    @property
+    def missing(self) -> int:
+        """Return how many rows have no value."""
+        return int(self.totals[-1])
 
     @property
     def form(self) -> str:
@@ -60,7 +68,7 @@ class ScalarColumn:
     @property
     def nbytes(self) -> int:
         """Return the bytes the column holds."""
-        return self.codes.nbytes + self.values.nbytes
+        return self.codes.nbytes + self.totals.nbytes + self.values.nbytes
 
     def allowed(self, condition: Expression) -> Bitmap:
         """Return the rows that one bound condition on this column allows."""
@@ -81,17 +89,19 @@ class ScalarColumn:
 
     def counts(self, allowed: Bitmap | None) -> Counts:
         """Return how many allowed rows have each value, shape (distinct values,)."""
+        totals, distinct = self.totals[:-1].astype(np.int64), len(self.values)
         if allowed is None:
-            return self._counted(self.codes)
-        if allowed.count * 2 <= allowed.length:
-            return self._counted(self.codes[allowed.rows()])
-        return self._counted(self.codes) - self._counted(self.codes[(~allowed).rows()])
-
-    def _counted(self, codes: NDArray[Any]) -> Counts:
-        distinct = len(self.values)
+            return totals
         if distinct <= _COUNTED_ONE_BY_ONE:
-            return np.array([np.count_nonzero(codes == code) for code in range(distinct)], np.int64)
-        return np.bincount(codes, minlength=distinct + 1)[:distinct]
+            mask = allowed.mask()
+            counted = (np.count_nonzero(mask & (self.codes == code)) for code in range(distinct))
+            return np.fromiter(counted, np.int64, distinct)
+        if allowed.count * 2 <= allowed.length:
+            return self._counted(allowed.rows())
+        return totals - self._counted((~allowed).rows())
+
+    def _counted(self, rows: Rows) -> Counts:
+        return np.bincount(self.codes[rows], minlength=len(self.totals))[:-1]
 
     def _bounds(self, operator: Operator, value: Any) -> tuple[int, int]:
         match operator:
@@ -222,8 +232,8 @@ def build_column(kind: FieldType, column: pa.ChunkedArray) -> Column:
     if kind.is_list:
         return _build_list(kind, column)
     values, codes = ranked(kind, column)
-    missing = int(np.count_nonzero(codes == len(values)))
-    return ScalarColumn(values, codes.astype(np.min_scalar_type(len(values))), missing)
+    totals = np.bincount(codes, minlength=len(values) + 1)
+    return ScalarColumn(values, _smallest(codes, len(values)), _smallest(totals, totals.max()))
 
 
 def _build_list(kind: FieldType, column: pa.ChunkedArray) -> ListColumn:
@@ -241,7 +251,7 @@ def _build_list(kind: FieldType, column: pa.ChunkedArray) -> ListColumn:
     starts = np.append(0, np.cumsum(np.where(is_dense, 0, counted)))
     return ListColumn(
         values=values,
-        starts=starts.astype(np.min_scalar_type(starts[-1])),
+        starts=_smallest(starts, starts[-1]),
         rows=of_row[~is_dense[of_code]],
         dense={
             code: Bitmap.from_rows(of_row[ends[code] - counted[code] : ends[code]], length)
@@ -250,6 +260,11 @@ def _build_list(kind: FieldType, column: pa.ChunkedArray) -> ListColumn:
         longest=int(np.bincount(of_row).max(initial=0)),
         present=Bitmap.from_mask(_present(column)),
     )
+
+
+def _smallest(numbers: NDArray[np.int64], largest: int) -> NDArray[Any]:
+    """Return the numbers in the smallest unsigned type that holds the largest."""
+    return numbers.astype(np.min_scalar_type(int(largest)))
 
 
 def _flattened(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compactds.filters.errors import FieldTypeError, WhereError, reported, shown
 from compactds.filters.limits import check_size
-from compactds.filters.schema import FieldType, Schema
+from compactds.filters.schema import LONGEST_NAME, FieldType, Schema
 from compactds.filters.values import Scalar, UnfitError, family, fit
 from compactds.filters.where import (
     And,
@@ -26,8 +26,6 @@ from compactds.filters.where import (
     Prefix,
     negation,
 )
-
-_LONGEST_NAME = 1_000  # characters; a longer one is refused before it is compared with others
 
 # The exact meaning of `field <op> value` when only the largest value below it is in the type.
 _BELOW = {
@@ -96,7 +94,7 @@ def _group(kind: type[And | Or], parts: tuple[Expression, ...], schema: Schema) 
 
 
 def _type_of(name: object, schema: Schema) -> FieldType:
-    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
         raise WhereError(f"where expression: {shown(name)} is not a field name.", value=reported(name))
     return schema[name]
 
@@ -147,7 +145,7 @@ def _fitted(name: str, kind: FieldType, element: FieldType, value: Any) -> tuple
     except UnfitError as error:
         raise _wrong_type(name, kind, value, _MISFIT, str(error)) from None
     except (OverflowError, ValueError):
-        raise _wrong_type(name, kind, value, _MISFIT, "Write a year from 1 to 9999.") from None
+        raise _wrong_type(name, kind, value, _MISFIT, _YEARS) from None
 
 
 def _exactly(name: str, kind: FieldType, element: FieldType, value: Any) -> Scalar:
@@ -167,6 +165,7 @@ def _values(name: str, kind: FieldType, element: FieldType, values: tuple[Any, .
 
 
 _MISFIT = "cannot be compared with it"
+_YEARS = "Write a year from 1 to 9999; numbers are seconds since 1970, not milliseconds."
 
 
 def _wrong_type(name: str, kind: FieldType, value: object, reason: str, remedy: str) -> FieldTypeError:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import islice
 
-from compactds.filters.errors import UnknownFieldError
+from compactds.filters.errors import UnknownFieldError, reported, shown
 
 
 class FieldType(StrEnum):
@@ -37,6 +38,12 @@ class FieldType(StrEnum):
                 return self
 
 
+_NAMES_SHOWN = 20
+
+LONGEST_NAME = 1_000
+"""Characters of a name that is compared with others to find the nearest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """Map field names to types, in a fixed order."""
@@ -45,13 +52,15 @@ class Schema:
 
     def __getitem__(self, name: str) -> FieldType:
         """Return the type of a field; raise UnknownFieldError naming the nearest valid one."""
-        try:
+        if isinstance(name, str) and name in self.fields:
             return self.fields[name]
-        except KeyError:
-            near = get_close_matches(name, self.fields, n=1, cutoff=0.5)
-            known = ", ".join(self.fields) or "none"
-            remedy = f"Did you mean {near[0]!r}?" if near else f"Known fields: {known}."
-            raise UnknownFieldError(f"unknown field {name!r}.", value=name, remedy=remedy) from None
+        readable = isinstance(name, str) and len(name) <= LONGEST_NAME
+        near = get_close_matches(name, self.fields, n=1, cutoff=0.5) if readable else []
+        known = ", ".join(islice(self.fields, _NAMES_SHOWN)) or "none"
+        if len(self.fields) > _NAMES_SHOWN:
+            known += f" and {len(self.fields) - _NAMES_SHOWN} more"
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Known fields: {known}."
+        raise UnknownFieldError(f"unknown field {shown(name)}.", value=reported(name), remedy=remedy)
 
     def __contains__(self, name: object) -> bool:
         return name in self.fields

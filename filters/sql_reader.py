@@ -5,6 +5,8 @@ unknown functions end; and its syntax tree, of which known nodes are translated 
 refused. Parentheses are resolved from the inside out, so that nesting costs no recursion.
 """
 
+from itertools import pairwise
+
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ErrorLevel, ParseError, SqlglotError
@@ -32,6 +34,14 @@ _BEFORE_GROUP = _OPERATORS | {
     TokenType.NOT,
     TokenType.BETWEEN,
     TokenType.LIKE,
+}
+_NEVER_TOGETHER = {  # the parser reads these as if one of the two were not there
+    (TokenType.NOT, TokenType.IS),
+    (TokenType.COMMA, TokenType.COMMA),
+    (TokenType.COMMA, TokenType.R_PAREN),
+    (TokenType.COMMA, TokenType.R_BRACKET),
+    (TokenType.L_PAREN, TokenType.COMMA),
+    (TokenType.L_BRACKET, TokenType.COMMA),
 }
 _NOT_WORDS = _OPERATORS | {
     TokenType.L_PAREN,
@@ -73,6 +83,10 @@ def _tokens(text: str) -> list[Token]:
             raise refusal("several statements", ";", "Write one condition, without semicolons.")
         if not _is_known(token):
             raise refusal(f"{shown(token.text)} at {_place(token)}", token.text, REMEDY)
+    for token, following in pairwise(tokens):
+        if (token.token_type, following.token_type) in _NEVER_TOGETHER:
+            what = f"{shown(following.text)} after {shown(token.text)} at {_place(following)}"
+            raise refusal(what, following.text, REMEDY)
     return tokens
 
 
@@ -130,6 +144,7 @@ class _Reader:
         return [Token(TokenType.IDENTIFIER, stand_in, left.line, left.col, left.start, left.end)]
 
     def _parse(self, tokens: list[Token]) -> Expression:
+        _check_ranges(tokens)
         parser = Dialect.get_or_raise("duckdb").parser(error_level=ErrorLevel.IMMEDIATE)
         try:
             trees = parser.parse_into(exp.Condition, tokens, self.text)
@@ -142,6 +157,19 @@ class _Reader:
         except RecursionError:
             raise refusal("operators nested too deep", self.text, "Write NOT and - once.") from None
         raise refusal("text that is not a condition", self.text, REMEDY)
+
+
+def _check_ranges(tokens: list[Token]) -> None:
+    """Raise WhereError for BETWEEN without one value and AND after it, which the parser lets pass."""
+    for place, token in enumerate(tokens):
+        if token.token_type is TokenType.BETWEEN:
+            value = tokens[place + 1 : place + 4]
+            ends = [number for number, part in enumerate(value) if part.token_type is TokenType.AND]
+            two = ends == [2] and value[0].token_type not in (TokenType.NUMBER, TokenType.STRING)
+            if ends != [1] and not two:
+                raise refusal(
+                    f"BETWEEN without AND at {_place(token)}", "BETWEEN", "Write f BETWEEN 1 AND 3."
+                )
 
 
 def _opens_group(before: list[Token]) -> bool:

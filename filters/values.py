@@ -128,6 +128,8 @@ def _microseconds(value: object) -> int:
         seconds = _number(value)
     except UnfitError:
         raise UnfitError(_HOW_TO_WRITE_DATES) from None
+    if 1_000 <= seconds <= 9_999 and seconds == int(seconds):  # a year, not a second of the night of 1970
+        raise UnfitError(f'Write "{int(seconds)}-01-01": a number would be seconds since 1970.')
     return seconds * 1_000_000 if isinstance(seconds, int) else round(seconds * 1_000_000)
 
 

@@ -1,7 +1,7 @@
 """Where expressions as JSON, in MongoDB's manner.
 
 `{"subject": "physics", "year": {"$gte": 2015, "$lt": 2020}}`: a bare value means equality, several
-operators on a field and several fields mean and.
+operators on a field and several fields mean and. `{"author": {"name": "x"}}` is about `author.name`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -78,10 +78,14 @@ class _Reader:
                 yield Not(self.condition(value, depth + 1))
             elif name.startswith("$"):
                 raise _unknown_operator(name, ("$and", "$or", "$not"), "where expression")
-            elif isinstance(value, Mapping):
-                yield self._operators(name, value, depth)
             else:
-                yield Compare(name, Operator.EQ, value)
+                yield self._field(name, value, depth)
+
+    def _field(self, name: str, value: Any, depth: int) -> Expression:
+        """Read what is said of one field: a value, operators, or fields whose names start with its own."""
+        if isinstance(value, Mapping):
+            return self._operators(name, value, depth)
+        return Compare(name, Operator.EQ, value)
 
     def _parts(self, name: str, value: object, depth: int) -> tuple[Expression, ...]:
         if not isinstance(value, list | tuple) or not value:
@@ -100,6 +104,8 @@ class _Reader:
         )
 
     def _operator(self, name: str, key: object, value: Any, depth: int) -> Expression:
+        if isinstance(key, str) and not key.startswith("$") and f"${key}" not in _FIELD_OPERATORS:
+            return self._field(f"{name}.{key}", value, depth + 1)
         if key in _COMPARISONS:
             return Compare(name, _COMPARISONS[str(key)], value)
         if key in _LISTS:
@@ -142,11 +148,8 @@ class _Reader:
 
 
 def _unknown_operator(name: object, known: tuple[str, ...], place: str) -> WhereError:
-    return WhereError(
-        f"{place}: unknown operator {shown(name)}.",
-        value=reported(name),
-        remedy=f"Known here: {', '.join(known)}.",
-    )
+    meant = f"Did you mean '${name}'?" if f"${name}" in known else f"Known here: {', '.join(known)}."
+    return WhereError(f"{place}: unknown operator {shown(name)}.", value=reported(name), remedy=meant)
 
 
 def to_json(expression: Expression) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The typed attributes of a store."""
 
+import json
+
 import pytest
 
 from compactds.filters import FieldType, Schema, UnknownFieldError
@@ -37,3 +39,14 @@ def test_an_unknown_name_gets_the_nearest_one():
         SCHEMA["yaer"]
     with pytest.raises(UnknownFieldError, match="Known fields: year, authors, numbers"):
         SCHEMA["q"]
+    with pytest.raises(UnknownFieldError, match="field18, field19 and 80 more"):
+        Schema({f"field{number}": FieldType.INT64 for number in range(100)})["q"]
+
+
+@pytest.mark.parametrize("name", [None, 3, [], {}, "\ud800", "x" * 1_000_000])
+def test_what_cannot_be_a_name_is_unknown(name):
+    with pytest.raises(UnknownFieldError, match="unknown field") as caught:
+        SCHEMA[name]
+    json.dumps(caught.value.value).encode()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200

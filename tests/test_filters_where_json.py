@@ -64,8 +64,9 @@ def test_dates_are_written_as_iso_strings():
         ({"$nor": []}, r"unknown operator '\$nor'. Known here: \$and, \$or, \$not"),
         ({"$gt": 3}, r"unknown operator '\$gt'"),
         ({"year": {}}, "an empty object"),
-        ({"year": {"gt": 3}}, "field 'year': unknown operator 'gt'"),
-        ({"year": {"$gt": 3, "x": 1}}, "unknown operator 'x'"),
+        ({"year": {"gt": 3}}, r"field 'year': unknown operator 'gt'. Did you mean '\$gt'?"),
+        ({"author": {"name": {}}}, "an empty object"),
+        ({"year": {"$gt": 3, "$x": 1}}, r"unknown operator '\$x'"),
         ({"year": {3: 3}}, "unknown operator 3"),
         ({"year": {"$in": 3}}, "expected a list of values, not 3"),
         ({"year": {"$in": "abc"}}, "expected a list of values"),
@@ -79,6 +80,28 @@ def test_everything_else_is_refused(where, message):
     with pytest.raises(WhereError, match=message) as caught:
         from_json(where)
     assert caught.value.code == "invalid_where"
+
+
+@pytest.mark.parametrize(
+    ("where", "meant"),
+    [
+        ({"author": {"name": "x"}}, {"author.name": "x"}),
+        ({"a": {"b": {"c": {"$gte": 3}}}}, {"a.b.c": {"$gte": 3}}),
+        ({"a": {"b": 1, "$exists": True}}, {"$and": [{"a.b": 1}, {"a": {"$exists": True}}]}),
+        ({"a": {"$not": {"b": 1}}}, {"$not": {"a.b": 1}}),
+        ({"a": {"": 1}}, {"a.": 1}),
+    ],
+)
+def test_nested_objects_are_about_dotted_fields(where, meant):
+    assert from_json(where) == from_json(meant)
+
+
+def test_objects_nested_too_deep_are_refused():
+    where = 1
+    for _ in range(1_000):
+        where = {"a": where}
+    with pytest.raises(WhereError, match="deeper than"):
+        from_json(where)
 
 
 def nested(levels):
