@@ -15,6 +15,7 @@ from benchmarks import demo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = arguments or [""]
+    name = name.replace("-", "_")
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
     if name in names:
         importlib.import_module(f"benchmarks.{name}").main(rest)
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("Benchmarks: python -m benchmarks NAME, with --help for what it takes.")
     for known in names:
         described = importlib.import_module(f"benchmarks.{known}").__doc__ or ""
-        print(f"  {known:12} {described.splitlines()[0]}")
+        print(f"  {known.replace('_', '-'):15} {described.splitlines()[0]}")
     return 0 if name in ("", "-h", "--help") else 2
 
 

@@ -16,8 +16,9 @@ from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.bitmaps_cache import ByteLimitedCache
 from compactds.datastore.columns import Column, build_column
 from compactds.datastore.errors import DamagedStoreError, StoreError
+from compactds.filters.errors import WhereError
 from compactds.filters.evaluate import evaluate
-from compactds.filters.limits import size_bytes
+from compactds.filters.limits import size_bytes, walk
 from compactds.filters.schema import FieldType, Schema
 from compactds.filters.where import And, Expression, Not, Or, field_of
 
@@ -41,6 +42,9 @@ _LEAST_COLUMNS_BYTES = 64 * 1024 * 1024
 _LEAST_CACHE_BYTES = 32 * 1024 * 1024
 _LARGEST_KEY_BYTES = 16_384
 """Expressions larger than this, long lists say, are not kept as keys of the cache."""
+
+MOST_READS = 64
+"""Conditions of one expression on columns that are too large for memory."""
 
 
 def full_schema(attributes: Mapping[str, FieldType]) -> Schema:
@@ -238,9 +242,26 @@ class SegmentFilter:
         return Bitmap(found.bits, found.length, found.count)
 
     def _outermost(self, expression: Expression) -> Bitmap:
+        self._check_reads(expression)
         if isinstance(expression, And):
             return self._all(self._cached(part, self._evaluated) for part in expression.parts)
         return self._evaluated(expression)
+
+    def _check_reads(self, expression: Expression) -> None:
+        """Raise WhereError for more conditions on columns that stay on disk than are worth waiting for."""
+        conditions = [node for node, _ in walk(expression) if not isinstance(node, And | Or | Not)]
+        if len(conditions) <= MOST_READS:
+            return
+        names = [field_of(condition) for condition in conditions]
+        unheld = {name for name in names if self.column(name) is None}
+        reads = sum(name in unheld for name in names)
+        if reads > MOST_READS:
+            raise WhereError(
+                f"where expression: {reads:,} conditions on {', '.join(sorted(unheld))}, of which no more "
+                f"than {MOST_READS} are answered, because each reads the column from disk.",
+                value=reads,
+                remedy="Use $in for many values of one field.",
+            )
 
     def _evaluated(self, expression: Expression) -> Bitmap:
         match expression:

@@ -141,9 +141,24 @@ def test_splitters_are_compared(benchmarks, tmp_path, capsys):
     assert "1 documents" in capsys.readouterr().out
 
 
+def test_filters_are_compared_and_all_ways_agree(benchmarks, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["--rows", "2000", "--repeats", "1", "--json", str(out)]
+    benchmarks("filter_bitmaps").main(arguments)
+    figures = json.loads(out.read_text())
+    assert [row["column"] for row in figures["columns"]][-1] == "authors"
+    assert all(row["bytes"] > 0 for row in figures["columns"])
+    matching = {row["expression"]: row["matching"] for row in figures["expressions"]}
+    assert len(matching) == 22
+    assert matching["string =, common"] + matching["string ≠"] == 2_000
+    assert len(figures["facets"]) == 12
+    assert "one clause(s): slowest" in capsys.readouterr().out
+
+
 def test_every_benchmark_takes_its_arguments_and_is_listed(benchmarks, monkeypatch, capsys):
     package = importlib.import_module("benchmarks")
-    names = {module.name for module in pkgutil.iter_modules(package.__path__)} - {"__main__"}
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)} - {"__main__"}
+    names = {name.replace("_", "-") for name in modules}
     command = benchmarks("__main__")
     for name in names:
         with pytest.raises(SystemExit) as caught:
@@ -151,7 +166,7 @@ def test_every_benchmark_takes_its_arguments_and_is_listed(benchmarks, monkeypat
         assert caught.value.code == 0
         assert f"python -m benchmarks {name}" in capsys.readouterr().out
     assert command.main(["--help"]) == 0
-    assert set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE)) == names
+    assert set(re.findall(r"^  ([\w-]+) ", capsys.readouterr().out, re.MULTILINE)) == names
     assert command.main(["nonsense"]) == 2
 
     ran = []

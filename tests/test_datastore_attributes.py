@@ -13,6 +13,7 @@ from compactds.datastore.bitmaps_cache import ByteLimitedCache
 from compactds.datastore.errors import DamagedStoreError, StoreError
 from compactds.filters import Expression, FieldType, Schema, WhereError, field, parse_where
 from compactds.filters.limits import MAX_IN_VALUES
+from compactds.filters.where import Or
 
 ROWS = 3_000
 SCHEMA = Schema(
@@ -146,6 +147,16 @@ def test_the_longest_list_of_values_is_looked_up_in_one_pass(attributes):
     assert (
         attributes.filter.rows(parse_where({"authors": {"$contains_all": list(values)}}, SCHEMA)).count == 0
     )
+
+
+def test_conditions_that_each_read_from_disk_are_limited(attributes):
+    many = Or(tuple(field("title") == f"title {number}" for number in range(65)))
+    assert attributes.filter.rows(many).count == 65
+    source = SegmentFilter(attributes, columns_bytes=20_000)
+    with pytest.raises(WhereError, match="65 conditions on title, of which no more than 64"):
+        source.rows(many)
+    assert source.rows(Or(many.parts[1:])).count == 64
+    assert source.rows(Or((*many.parts[1:], year == 1990))).count > 64
 
 
 def test_threads_share_columns_and_cache(file):
