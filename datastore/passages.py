@@ -1,7 +1,8 @@
 """Passages on disk: an Arrow IPC file of small compressed batches, read by row.
 
 Sixteen rows a batch keeps the file near 0.4 of the raw text and a passage a fraction of a millisecond
-away, without decompressing what was not asked for.
+away, without decompressing what was not asked for. Every batch carries a checksum of its rows and of its
+place, so that a damaged one is told instead of returned.
 """
 
 import threading
@@ -11,11 +12,13 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+from xxhash import xxh3_64
 
-from compactds.datastore.errors import DamagedStoreError
+from compactds.datastore.errors import DamagedStoreError, StoreError
 from compactds.datastore.records import Passage
 
 ROWS_PER_BATCH = 16
+CHECKSUM = b"xxh3"
 
 PASSAGE_SCHEMA = pa.schema(
     [
@@ -43,6 +46,7 @@ class PassageWriter:
         options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=6))
         self._writer = pa.ipc.new_file(str(path), PASSAGE_SCHEMA, options=options)
         self._pending = PASSAGE_SCHEMA.empty_table()
+        self._batches = 0
 
     def append(self, table: pa.Table) -> None:
         """Add rows with the columns of PASSAGE_SCHEMA."""
@@ -66,9 +70,9 @@ class PassageWriter:
         (whole,) = rows.combine_chunks().to_batches()
         for start in range(0, len(rows), ROWS_PER_BATCH):
             # Taking copies, so that the file's bytes do not depend on the pieces the rows came in.
-            self._writer.write_batch(
-                whole.take(pa.array(range(start, min(start + ROWS_PER_BATCH, len(rows)))))
-            )
+            batch = whole.take(pa.array(range(start, min(start + ROWS_PER_BATCH, len(rows)))))
+            self._writer.write_batch(batch, {CHECKSUM: _checksum(batch, self._batches)})
+            self._batches += 1
 
 
 class PassageReader:
@@ -78,45 +82,84 @@ class PassageReader:
         self._path = path
         self._local = threading.local()
         try:
-            self._map = pa.memory_map(str(path))
-            self.batches: int = self._reader().num_record_batches
-        except (pa.ArrowInvalid, OSError) as error:
+            self._map: pa.MemoryMappedFile | None = pa.memory_map(str(path))
+        except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
+        reader = self._reader()
+        if not reader.schema.equals(PASSAGE_SCHEMA):
+            raise self._damaged("its columns are not those of passages")
+        self.batches: int = reader.num_record_batches
 
     def fetch(self, rows: Sequence[int]) -> list[Passage]:
-        """Return the passages at `rows`, in that order; each batch is decompressed once."""
+        """Return the passages at `rows`, in that order; each batch is decompressed once.
+
+        Raises DamagedStoreError for a batch that fails its checksum, and for a row the file does not hold.
+        """
         batches: dict[int, Any] = {}
         passages = []
         for row in rows:
             number, offset = divmod(int(row), ROWS_PER_BATCH)
             if number not in batches:
                 batches[number] = self._batch(number)
-            passages.append(_passage(batches[number], offset))
+            if offset >= batches[number].num_rows:
+                raise self._damaged(f"it has no row {row}")
+            try:
+                passages.append(_passage(batches[number], offset))
+            except (ValueError, TypeError) as error:  # of a file without checksums
+                raise self._damaged(error) from error
         return passages
 
     def close(self) -> None:
-        """Give back the memory map; reads after this fail."""
+        """Let go of the memory map; reads after this fail, those that run keep it until they end."""
+        self._map = None
         self._local = threading.local()
-        self._map.close()
 
     def _batch(self, number: int) -> pa.RecordBatch:
+        reader = self._reader()
+        if not 0 <= number < self.batches:
+            raise self._damaged(f"it has no batch {number}")
         try:
-            return self._reader().get_batch(number)
-        except (pa.ArrowInvalid, OSError) as error:
+            batch, metadata = reader.get_batch_with_custom_metadata(number)
+            expected = metadata[CHECKSUM] if metadata is not None and CHECKSUM in metadata else None
+        except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damaged(error) from error
+        if expected is not None and _checksum(batch, number) != expected:
+            raise self._damaged(f"batch {number} fails its checksum")
+        return batch
 
     def _reader(self) -> Any:
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = pa.ipc.open_file(self._map)
+            file = self._map
+            if file is None:
+                raise StoreError(f"the store of {self._path} is closed.", remedy="Open it again.")
+            try:
+                reader = self._local.reader = pa.ipc.open_file(file)
+            except (pa.ArrowException, ValueError, OSError) as error:
+                raise self._damaged(error) from error
         return reader
 
-    def _damaged(self, error: Exception) -> DamagedStoreError:
+    def _damaged(self, error: Exception | str) -> DamagedStoreError:
         return DamagedStoreError(
             f"{self._path} cannot be read: {error}.",
             value=str(self._path),
             remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
         )
+
+
+def _checksum(batch: pa.RecordBatch, number: int) -> bytes:
+    """Return the checksum of a batch and its number, over exactly the bytes that its values are made of."""
+    rows = batch.num_rows
+    checksum = xxh3_64(f"{number}:{rows}:{sum(column.null_count for column in batch.columns)}".encode())
+    for column in batch.columns:
+        first, *others = (memoryview(buffer or b"") for buffer in column.buffers()[1:])
+        if others:  # text: where each value ends, then all values
+            ends = first[: 4 * (rows + 1)]
+            checksum.update(ends)
+            checksum.update(others[0][: int.from_bytes(ends[-4:], "little")])
+        else:
+            checksum.update(first[: rows * column.type.byte_width])
+    return checksum.hexdigest().encode()
 
 
 def _passage(batch: pa.RecordBatch, offset: int) -> Passage:

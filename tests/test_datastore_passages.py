@@ -8,7 +8,8 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from compactds.datastore.errors import DamagedStoreError
+from compactds.datastore.errors import DamagedStoreError, StoreError
+from compactds.datastore.files import write_array
 from compactds.datastore.lookup import DocumentLookup, lookup_entries, sort_lookup
 from compactds.datastore.passages import PASSAGE_SCHEMA, ROWS_PER_BATCH, PassageReader, PassageWriter
 
@@ -120,3 +121,93 @@ def test_the_lookup_finds_first_rows(tmp_path):
 def test_an_empty_lookup_finds_nothing(tmp_path):
     (tmp_path / "lookup").write_bytes(b"")
     assert DocumentLookup(tmp_path / "lookup").first_rows("a") == []
+
+
+def test_damage_anywhere_is_told_and_never_returned(tmp_path):
+    """Whatever byte of the file changes, a read gives the passages that were written, or an error."""
+    path = tmp_path / "p.arrow"
+    with written(path) as writer:
+        writer.append(rows(3 * ROWS_PER_BATCH).slice(0, 3 * ROWS_PER_BATCH))
+    content = path.read_bytes()
+    expected = PassageReader(path).fetch(range(3 * ROWS_PER_BATCH))
+    told = 0
+    for offset in range(0, len(content), 37):
+        damaged = bytearray(content)
+        damaged[offset] ^= 0xFF
+        path.with_name("damaged").write_bytes(damaged)
+        try:
+            assert PassageReader(path.with_name("damaged")).fetch(range(3 * ROWS_PER_BATCH)) == expected
+        except DamagedStoreError:
+            told += 1
+    assert told > len(range(0, len(content), 37)) / 2
+
+
+def test_batches_that_changed_places_are_told(tmp_path, monkeypatch):
+    with written(tmp_path / "p.arrow") as writer:
+        writer.append(rows(40))
+    reader = PassageReader(tmp_path / "p.arrow")
+    first = reader.fetch([0])
+    file = reader._reader()
+
+    class Swapped:
+        def get_batch_with_custom_metadata(self, number):
+            return file.get_batch_with_custom_metadata(1 - number)
+
+    monkeypatch.setattr(reader, "_reader", Swapped)
+    with pytest.raises(DamagedStoreError, match="batch 0 fails its checksum"):
+        reader.fetch([0])
+    monkeypatch.undo()
+    assert reader.fetch([0]) == first
+
+
+def test_rows_beyond_the_file_are_damage(tmp_path):
+    with written(tmp_path / "p.arrow") as writer:
+        writer.append(rows(20))
+    reader = PassageReader(tmp_path / "p.arrow")
+    for row in (20, 31, 32, 10**12, -1):
+        with pytest.raises(DamagedStoreError, match=r"p\.arrow cannot be read"):
+            reader.fetch([row])
+
+
+def test_a_file_written_before_there_were_checksums_is_read(tmp_path):
+    table = rows(20)
+    with pa.ipc.new_file(str(tmp_path / "p.arrow"), PASSAGE_SCHEMA) as file:
+        file.write_table(table, max_chunksize=ROWS_PER_BATCH)
+    assert [passage.title for passage in PassageReader(tmp_path / "p.arrow").fetch([17, 3])] == [
+        "title 17",
+        "title 3",
+    ]
+
+
+def test_a_file_of_other_columns_is_damage(tmp_path):
+    with pa.ipc.new_file(str(tmp_path / "p.arrow"), pa.schema([("a", pa.int64())])) as file:
+        file.write_table(pa.table({"a": [1]}))
+    with pytest.raises(DamagedStoreError, match="columns"):
+        PassageReader(tmp_path / "p.arrow")
+
+
+def test_a_closed_reader_says_so(tmp_path):
+    with written(tmp_path / "p.arrow") as writer:
+        writer.append(rows(20))
+    reader = PassageReader(tmp_path / "p.arrow")
+    reader.close()
+    reader.close()
+    with pytest.raises(StoreError, match="is closed"):
+        reader.fetch([1])
+
+
+def test_a_full_disk_leaves_the_entries_of_a_lookup_as_they_were(tmp_path, monkeypatch):
+    path = tmp_path / "documents.lookup"
+    with path.open("wb") as file:
+        write_array(file, lookup_entries([("a", 0), ("b", 3)]))
+    content = path.read_bytes()
+
+    def full(file, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("compactds.datastore.lookup.write_array", full)
+    with pytest.raises(OSError, match="No space"):
+        sort_lookup(path)
+    assert path.read_bytes() == content
+    monkeypatch.undo()
+    assert sort_lookup(path) == len(DocumentLookup(path)) == 2
