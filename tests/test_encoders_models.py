@@ -18,8 +18,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
 from compactds.datastore.encoders import EncoderOptions, EncoderSpec, load_encoder, load_spec
+from compactds.datastore.encoders.computation import Computation
 from compactds.datastore.encoders.sentence_transformer import (
-    Computation,
     SentenceTransformerEncoder,
     load_sentence_transformer,
 )

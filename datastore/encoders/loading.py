@@ -5,11 +5,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from compactds.datastore.encoders.base import Encoder, EncoderOptions, EncoderSpec
+from compactds.datastore.encoders.computation import Computation
 from compactds.datastore.encoders.endpoint import EndpointEncoder, open_endpoint, same_probe
 from compactds.datastore.encoders.locate import locate
 from compactds.datastore.encoders.presets import find_preset
 from compactds.datastore.encoders.sentence_transformer import (
-    Computation,
     SentenceTransformerEncoder,
     load_sentence_transformer,
 )

@@ -3,7 +3,6 @@
 import contextlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compactds.datastore.encoders.base import EncoderSpec, TokenSpans, Vectors
+from compactds.datastore.encoders.batches import BatchShape, encode_texts
+from compactds.datastore.encoders.computation import Computation, machine_facts, wants_bfloat16
 from compactds.datastore.encoders.fingerprint import json_sha256, model_hashes, module_types
 from compactds.datastore.encoders.quiet import quiet_libraries
 from compactds.datastore.encoders.settings import Settings, cut_and_normalize
@@ -30,30 +31,20 @@ _OFFSET_POSITIONS = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 _NO_LIMIT = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Computation:
-    """Say how vectors are computed, which changes their last digits but not what they mean."""
-
-    batch_size: int = 32
-    dtype: str = "auto"
-    device: str = "auto"
-
-
 class SentenceTransformerEncoder:
     """Encode queries and passages with one loaded model.
 
     The weights are held once, in float32. Passages may be computed in bfloat16 (matrix products only:
-    torch's autocast), queries never are. Calls from several threads take turns.
+    torch's autocast), queries never are. A passage's vector depends on nothing but its text. Calls from
+    several threads take turns.
     """
 
-    def __init__(
-        self, model: "SentenceTransformer", spec: EncoderSpec, batch_size: int, bfloat16: bool
-    ) -> None:
+    def __init__(self, model: "SentenceTransformer", spec: EncoderSpec, computation: Computation) -> None:
+        device = model.device.type
         self._model = model
         self._spec = spec
-        self._batch_size = batch_size
-        self._bfloat16 = bfloat16
-        self._full_dimension = int(model.get_embedding_dimension() or spec.dimension)
+        self._batch_tokens = computation.batch_tokens(device)
+        self._bfloat16 = wants_bfloat16(computation.dtype, device)
         self._turn = threading.Lock()
 
     @property
@@ -67,21 +58,45 @@ class SentenceTransformerEncoder:
         return self._bfloat16
 
     @property
+    def cache_key(self) -> str:
+        """Return a digest of all that a passage's vector depends on besides its text."""
+        facts = {
+            "fingerprint": self._spec.fingerprint,
+            "dtype": "bfloat16" if self._bfloat16 else "float32",
+            "device": _device_name(self._model),
+            "batch_tokens": self._batch_tokens,
+            "machine": machine_facts(),
+        }
+        return json_sha256(facts)
+
+    @property
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer in its serialised form; raise EncoderError if there is no fast one."""
+        backend = getattr(self._model.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise EncoderError(
+                f"{self._spec.model} has no fast tokenizer, so its tokens cannot be counted.",
+                value=self._spec.model,
+                remedy="Add a tokenizer.json to the model's folder.",
+            )
+        return str(backend.to_str())
+
+    @property
     def overhead_tokens(self) -> int:
         """Return what each passage costs besides its own tokens: special tokens and the prompt."""
         return self._tokens.overhead_tokens
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one float32 row per query, shape (len(texts), dimension)."""
-        return self._encode(texts, self._spec.query_prompt, bfloat16=False)
+        return self._encode(texts, self._spec.query_prompt, passages=False)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """Return one float32 row per passage, shape (len(texts), dimension).
 
-        Texts longer than `spec.max_tokens` are cut by the model: count first. The same list of texts
-        gives the same vectors; another batching may differ in the last digits.
+        Texts longer than `spec.max_tokens` are cut by the model: count first. Each text's vector is the
+        same to the last digit whatever it is encoded with. Short lists cost as much as a full batch.
         """
-        return self._encode(texts, self._spec.passage_prompt, self._bfloat16)
+        return self._encode(texts, self._spec.passage_prompt, passages=True)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return what each passage costs of `max_tokens`: special tokens and prompt included."""
@@ -93,14 +108,7 @@ class SentenceTransformerEncoder:
 
     @cached_property
     def _tokens(self) -> TokenCounter:
-        backend = getattr(self._model.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise EncoderError(
-                f"{self._spec.model} has no fast tokenizer, so its tokens cannot be counted.",
-                value=self._spec.model,
-                remedy="Add a tokenizer.json to the model's folder.",
-            )
-        counter = TokenCounter.from_json(backend.to_str(), self._spec.passage_prompt)
+        counter = TokenCounter.from_json(self.tokenizer_json, self._spec.passage_prompt)
         limit = self._spec.max_tokens
         if limit is not None and counter.overhead_tokens >= limit:
             raise EncoderError(
@@ -111,37 +119,19 @@ class SentenceTransformerEncoder:
             )
         return counter
 
-    def _encode(self, texts: Sequence[str], prompt: str, bfloat16: bool) -> Vectors:
+    def _encode(self, texts: Sequence[str], prompt: str, *, passages: bool) -> Vectors:
         checked = check_texts(texts)
         if not checked:
             return np.empty((0, self._spec.dimension), np.float32)
         import torch
 
+        bfloat16 = passages and self._bfloat16
         device = self._model.device.type
         precision = torch.autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+        shape = BatchShape(self._batch_tokens, filled=passages)
         with self._turn, precision:
-            vectors = self._encode_batches(checked, prompt)
+            vectors = encode_texts(self._model, checked, prompt, self._spec.max_tokens, shape)
         return cut_and_normalize(vectors, self._spec.dimension, normalize=self._spec.normalized)
-
-    def _encode_batches(self, texts: list[str], prompt: str) -> Vectors:
-        """Return full vectors in the order of the texts, computed longest first.
-
-        Batches are copied out one by one: if their tensors were kept until the end, as the library does,
-        they would scatter over the heap and keep it from shrinking.
-        """
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        vectors = np.empty((len(texts), self._full_dimension), np.float32)
-        for start in range(0, len(texts), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            found = self._model.encode(
-                [texts[row] for row in rows],
-                prompt=prompt,
-                batch_size=self._batch_size,
-                show_progress_bar=False,
-                convert_to_tensor=True,
-            )
-            vectors[rows] = found.float().cpu().numpy()
-        return vectors
 
 
 def load_sentence_transformer(
@@ -185,8 +175,15 @@ def load_sentence_transformer(
         pooling=pooling,
         fingerprint=fingerprint,
     )
-    bfloat16 = _wants_bfloat16(computation.dtype, model.device.type)
-    return SentenceTransformerEncoder(model, spec, computation.batch_size, bfloat16)
+    return SentenceTransformerEncoder(model, spec, computation)
+
+
+def _device_name(model: "SentenceTransformer") -> str:
+    if model.device.type != "cuda":
+        return model.device.type
+    import torch
+
+    return torch.cuda.get_device_name(model.device)
 
 
 def _load(folder: Path, settings: Settings, device: str) -> "SentenceTransformer":
@@ -301,15 +298,3 @@ def _set_max_tokens(model: "SentenceTransformer", settings: Settings) -> int | N
         model.max_seq_length = settings.max_tokens
     limit = model.max_seq_length
     return None if limit is None or limit > _NO_LIMIT else int(limit)
-
-
-def _wants_bfloat16(dtype: str, device: str) -> bool:
-    """Say whether passages are computed in bfloat16: if asked, or if the hardware multiplies it."""
-    if dtype != "auto":
-        return dtype == "bfloat16"
-    import torch
-
-    if device == "cpu":
-        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
-    return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
