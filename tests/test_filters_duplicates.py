@@ -3,8 +3,11 @@
 import itertools
 import random
 import re
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactds.filters.corpus import duplicates_search
+from compactds.filters.corpus import duplicates, duplicates_search
 from compactds.filters.corpus.duplicates import (
     PERMUTATIONS,
     DuplicatesError,
@@ -293,6 +296,30 @@ def test_signatures_are_the_same_in_every_process_and_batch():
     assert signatures([], DuplicateSettings()) == []
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         assert pool.submit(signed_here, texts).result(120) == expected
+
+
+def test_a_long_text_is_signed_in_pieces_that_do_not_show():
+    import rensa
+
+    runs = np.random.default_rng(1).integers(0, 1 << 63, 40_000, dtype=np.uint64)
+    whole = rensa.RMinHash.digest_matrix_from_token_hash_sets([runs.tolist()], PERMUTATIONS, 42).to_rows()[0]
+    for number, part in enumerate(duplicates._sketches([runs[:20_000], runs, runs[20_000:]])):
+        assert (part.tolist() == whole) == (number == 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_signing_starts_no_threads_so_that_a_process_may_be_forked_afterwards():
+    code = (
+        "from pathlib import Path\n"
+        "from compactds.filters.corpus.duplicates import *\n"
+        "before = len(list(Path('/proc/self/task').iterdir()))\n"
+        "texts = [f'{n} ' + ' '.join(map(str, range(n % 40))) for n in range(5000)]\n"
+        "texts.append(' '.join(map(str, range(200_000))))\n"
+        "signatures(texts, DuplicateSettings())\n"
+        "print(len(list(Path('/proc/self/task').iterdir())) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_a_signature_is_an_identity_and_a_key_for_each_band():

@@ -31,6 +31,8 @@ _SEED = 42
 _SETTINGS = b"compactds.duplicates"
 _ROWS_AT_ONCE = 4096
 _CHARACTERS_AT_ONCE = 1 << 18
+_RUNS_AT_ONCE = 1 << 14
+_PIECES_AT_ONCE = 64
 
 
 class DuplicatesError(CompactdsError):
@@ -123,24 +125,46 @@ def signatures(texts: Sequence[str], settings: DuplicateSettings) -> list[bytes]
     bands, rows = settings.bands
     if not bands or not len(hashes):
         return identities
-    runs, offsets = _all_runs(words, hashes, ends, settings.words)
-    sketches = rensa.RMinHash.digest_matrix_from_flat_token_hashes(runs, offsets, PERMUTATIONS, _SEED)
-    smallest = np.array(sketches.to_rows(), "<u4")[:, : bands * rows]
-    keys = np.array([xxh3_64_intdigest(band) for band in smallest.reshape(-1, rows)], "<u8")
+    smallest = _sketches(_all_runs(words, hashes, ends, settings.words))[:, : bands * rows]
+    keys = np.array([xxh3_64_intdigest(band) for band in smallest.astype("<u4").reshape(-1, rows)], "<u8")
     bands_of = keys.reshape(len(texts), bands)
     return [identity and identity + own.tobytes() for identity, own in zip(identities, bands_of, strict=True)]
 
 
-def _all_runs(
-    words: Sequence[Hashes], hashes: Hashes, ends: Sequence[int], length: int
-) -> tuple[Hashes, NDArray[np.uint64]]:
-    """Return the runs of all texts one after the other, and where those of each begin and end."""
+def _all_runs(words: Sequence[Hashes], hashes: Hashes, ends: Sequence[int], length: int) -> list[Hashes]:
+    """Return the runs of each text; the words of all are hashed together, which short texts gain from."""
     grams = gram_hashes(hashes, length)
-    runs = [
+    return [
         grams[end - len(own) : end - length + 1] if len(own) >= length else _runs(own, length)
         for own, end in zip(words, ends, strict=True)
     ]
-    return np.concatenate(runs), np.cumsum([0, *map(len, runs)]).astype(np.uint64)
+
+
+def _sketches(runs: Sequence[Hashes]) -> NDArray[np.uint32]:
+    """Return the MinHash of each set of runs: the least value under each of PERMUTATIONS.
+
+    rensa starts threads of its own for large inputs, and hangs in a process that was forked after that.
+    So it gets small ones: the least values of a set are the least of those of its pieces.
+    """
+    pieces = [
+        (number, own[start : start + _RUNS_AT_ONCE])
+        for number, own in enumerate(runs)
+        for start in range(0, max(len(own), 1), _RUNS_AT_ONCE)
+    ]
+    least = np.full((len(runs), PERMUTATIONS), np.iinfo(np.uint32).max, np.uint32)
+    first = tokens = 0
+    for place, (_, piece) in enumerate(pieces):
+        tokens += len(piece)
+        following = len(pieces[place + 1][1]) if place + 1 < len(pieces) else _RUNS_AT_ONCE
+        if tokens + following > _RUNS_AT_ONCE or place + 1 - first == _PIECES_AT_ONCE:
+            some = pieces[first : place + 1]
+            offsets = np.cumsum([0, *(len(piece) for _, piece in some)]).astype(np.uint64)
+            sketch = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+                np.concatenate([piece for _, piece in some]), offsets, PERMUTATIONS, _SEED
+            )
+            np.minimum.at(least, [number for number, _ in some], np.array(sketch.to_rows(), np.uint32))
+            first, tokens = place + 1, 0
+    return least
 
 
 def sign_shard(path: Path, documents: Iterable[tuple[int, str]], settings: DuplicateSettings) -> None:
