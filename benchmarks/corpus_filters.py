@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ours = our_outcomes(texts)
     theirs: dict[str, Any] = {}
     if not options.without_datatrove:
-        python = environment(options.environments / "datatrove")
+        python = environment(options.environments / "datatrove", DATATROVE)
         theirs = datatrove_outcomes(python, options.corpus, options.documents)
     rows = [row(name, megabytes, ours[name], theirs.get(name)) for name in ours]
     print(f"{options.corpus.name}: {len(texts):,} documents, {megabytes:.1f} MB")
@@ -136,15 +136,15 @@ def outcome(made: Any, page: Page) -> str | None:
     return drop.reason if drop else None
 
 
-def environment(folder: Path) -> Path:
-    """Return the Python of datatrove's environment, which is made if it is not there."""
+def environment(folder: Path, packages: Sequence[str]) -> Path:
+    """Return the Python of an environment with these packages, which is made if it is not there."""
     python = folder / "bin" / "python"
     finished = folder / "installed.txt"
-    wanted = "\n".join(DATATROVE)
+    wanted = "\n".join(packages)
     if not finished.exists() or finished.read_text() != wanted:
-        print(f"installing {', '.join(DATATROVE)} under {folder}", file=sys.stderr)
+        print(f"installing {', '.join(packages)} under {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *DATATROVE], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         finished.write_text(wanted)
     return python
 

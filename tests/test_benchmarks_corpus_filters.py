@@ -35,7 +35,7 @@ def corpus(tmp_path):
 
 
 def test_verdicts_are_compared_with_those_of_datatrove(benchmark, corpus, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "environment", lambda folder: Path(sys.executable))
+    monkeypatch.setattr(benchmark, "environment", lambda folder, packages: Path(sys.executable))
     monkeypatch.setattr(benchmark, "PROGRAM", STAND_IN)
     benchmark.main(["--corpus", str(corpus), "--json", str(tmp_path / "out.json")])
     rows = {row["rules"]: row for row in json.loads((tmp_path / "out.json").read_text())}
@@ -59,9 +59,26 @@ def test_the_environment_is_made_once(benchmark, tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(benchmark.venv, "create", lambda folder, **_: folder.mkdir())
     monkeypatch.setattr(benchmark.subprocess, "run", lambda arguments, **_: ran.append(arguments))
-    python = benchmark.environment(tmp_path / "datatrove")
-    assert (
-        benchmark.environment(tmp_path / "datatrove") == python == tmp_path / "datatrove" / "bin" / "python"
-    )
+    folder = tmp_path / "datatrove"
+    python = benchmark.environment(folder, benchmark.DATATROVE)
+    assert benchmark.environment(folder, benchmark.DATATROVE) == python == folder / "bin" / "python"
     assert len(ran) == 1
     assert "datatrove[io]==0.10.1" in ran[0]
+    (folder / "installed.txt").write_text("something else")
+    monkeypatch.setattr(benchmark.venv, "create", lambda folder, **_: None)
+    benchmark.environment(folder, benchmark.DATATROVE)
+    assert len(ran) == 2
+
+
+def test_language_detectors_are_measured(benchmark, monkeypatch, tmp_path, capsys):
+    detectors = importlib.import_module("benchmarks.language_detectors")
+    monkeypatch.setattr(detectors, "environment", lambda folder, packages: Path(sys.executable))
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"text": TEXTS[1]}) + "\n")
+    out = tmp_path / "out.json"
+    detectors.main(["--detectors", "fasttext", "--corpus", str(corpus), "--json", str(out)])
+    figures = json.loads(out.read_text())["fasttext"]
+    assert figures["whole"] == 1
+    assert figures["garbled"] < 0.65
+    assert "| fasttext | 100% |" in capsys.readouterr().out
+    assert "mb_per_s" not in detectors.measure(Path(sys.executable), "fasttext", None)

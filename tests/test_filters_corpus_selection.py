@@ -131,12 +131,6 @@ def test_a_budget_admits_so_many_documents():
     assert budget.admit("b", 6) == Drop("budget", "enough_documents", 2, 1)
 
 
-def test_a_budget_may_be_for_some_sources_only():
-    budget = Budget(documents=0, sources=("a",))
-    assert budget.admit("a", 1) is not None
-    assert budget.admit("b", 1) is None
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9)), max_size=30), st.integers(0, 30))
 def test_a_budget_goes_on_where_it_was_stopped(documents, stop):

@@ -22,14 +22,11 @@ class Budget:
     words: int | None = option(None, about="The most words.", minimum=0)
     documents: int | None = option(None, about="The most documents.", minimum=0)
     per_source: bool = option(True, about="Count for each source; if false, for all together.")
-    sources: tuple[str, ...] = option((), about="The sources this is for; all if left out.")
     name: str = option("budget", about="What the ledger calls the budget.")
     _spent: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
 
     def admit(self, source: str, words: int) -> Drop | None:
         """Count a document of so many words as admitted, or return which limit it would break."""
-        if self.sources and source not in self.sources:
-            return None
         account = source if self.per_source else _ALL
         spent_words, spent_documents = self._spent.get(account, (0, 0))
         if self.documents is not None and spent_documents + 1 > self.documents:
