@@ -15,7 +15,7 @@ import pyarrow as pa
 from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.attributes import full_schema
 from compactds.datastore.encoders.base import EncoderSpec
-from compactds.datastore.files import FileRecord, record_file, write_atomic
+from compactds.datastore.files import FileRecord, record_file, write_array, write_atomic
 from compactds.datastore.manifest import Manifest, SegmentRecord
 from compactds.datastore.passages import PASSAGE_SCHEMA
 from compactds.datastore.segment import LEDGER_FILE
@@ -147,5 +147,5 @@ def _proposing_vectors(workspace: Workspace, assembly: Assembly) -> ExactVectors
     with path.open("wb") as file:
         for number in range(assembly.shards):
             vectors = workspace.read_vectors(number, "ann")
-            np.ascontiguousarray(vectors, dtype=EXACT_DTYPES[dtype]).tofile(file)
+            write_array(file, np.asarray(vectors, dtype=EXACT_DTYPES[dtype]))
     return ExactVectors(path, rows=assembly.passages, dimension=assembly.encoder.dimension, dtype=dtype)

@@ -8,9 +8,8 @@ from pathlib import Path
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, load_encoder
 from compactds.datastore.encoders.static import StaticEncoder
 from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder
-from compactds.indexer.workspace import Workspace
+from compactds.indexer.workspace import ENCODERS_FOLDER, Workspace
 
-ENCODERS_FOLDER = "encoders"
 FINGERPRINT_DIGITS = 16
 
 

@@ -23,7 +23,7 @@ from compactds.indexer.filtering import kept_shard
 from compactds.indexer.passages import Measure, PassageOptions, Passager, TokenMeasure
 from compactds.indexer.removals import Removals
 from compactds.indexer.sources import SourceOptions
-from compactds.indexer.workspace import ShardSizes, Workspace, read_table, settled, write_table
+from compactds.indexer.workspace import ShardSizes, Workspace, read_table, write_npy, write_table
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -172,8 +172,7 @@ class _PassageRows:
             return
         path = cut_shard(self._workspace, self._task, len(self.lengths))
         if self._given:
-            with settled(path.with_suffix(".given.npy")) as beside, beside.open("wb") as file:
-                np.save(file, _stack(self._given).astype("<f4"), allow_pickle=False)
+            write_npy(path.with_suffix(".given.npy"), _stack(self._given).astype("<f4"))
         write_table(path, pa.Table.from_pylist(self._rows, SHARD_SCHEMA))
         self.lengths.append(len(self._rows))
         self._rows, self._given, self._characters = [], [], 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compactds.datastore.encoders.base import Encoder, Vectors
 from compactds.datastore.vectors import EXACT_DTYPES
@@ -17,6 +18,9 @@ ENCODE_AT_ONCE = 256
 """Passages handed to an encoder together; progress is told after each hand-over."""
 
 UNIT_TOLERANCE = 2e-3
+LOST_SHARE = 0.01
+"""How much of a vector's length its stored form may be off; rounding to float16 takes 0.0005."""
+
 BAD_VECTORS_SHOWN = 3
 
 
@@ -110,10 +114,12 @@ def take_given_vectors(
     """Put ready-made vectors beside the shards of their passages, as they are.
 
     They come from `path`, an .npy file of shape (records, dimension), or from the source itself.
-    Raises BuildError for another shape, and for vectors that are zero or not finite, which are counted.
+    Raises BuildError for another shape, for vectors that are zero or not finite, and for ones that `dtype`
+    cannot hold; both are counted.
     """
     rows = None if path is None else _open_npy(path, records)
     bad: list[int] = []
+    lost: list[int] = []
     dimension, normalized = 0, True
     for number in range(shards):
         ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
@@ -125,14 +131,26 @@ def take_given_vectors(
                 remedy="All vectors of a store need one dimension.",
             )
         dimension = given.shape[1]
-        lengths = np.linalg.norm(given, axis=1)
+        lengths = np.linalg.norm(given.astype(np.float64), axis=1)
         bad += ordinals[~np.isfinite(lengths) | (lengths == 0)].tolist()
         normalized &= bool(np.all(np.abs(lengths - 1) < UNIT_TOLERANCE))
-        _check_range(given, dtype)
+        lost += ordinals[_lost(given, lengths, dtype)].tolist()
+        if bad or lost:
+            continue
         workspace.write_vectors(number, "exact", given, EXACT_DTYPES[dtype])
         progress.advance(len(given))
     if bad:
-        raise BuildError(_describe_bad(bad), value=len(bad), remedy="Leave these records and vectors out.")
+        raise BuildError(
+            f"{len(bad)} vectors are zero or not finite: {_records(bad)}.",
+            value=len(bad),
+            remedy="Leave these records and vectors out.",
+        )
+    if lost:
+        raise BuildError(
+            f"{len(lost)} vectors hold numbers beyond {dtype}, too large or too small: {_records(lost)}.",
+            value=len(lost),
+            remedy="Set dtype = 'float32' in the recipe's [exact] table, or scale all vectors.",
+        )
     return GivenVectors(dimension, normalized)
 
 
@@ -159,17 +177,16 @@ def _open_npy(path: Path, records: int) -> Vectors:
     return rows
 
 
-def _check_range(vectors: Vectors, dtype: str) -> None:
-    largest = np.abs(vectors[np.isfinite(vectors)]).max(initial=0)
-    if largest > np.finfo(dtype).max:
-        raise BuildError(
-            f"the vectors hold {largest:g}, which is beyond {dtype}.",
-            value=float(largest),
-            remedy="Set dtype = 'float32' in the recipe's [exact] table.",
-        )
+def _lost(vectors: Vectors, lengths: NDArray[np.float64], dtype: str) -> NDArray[np.bool_]:
+    """Tell which finite vectors other than zero differ from what `dtype` holds by more than LOST_SHARE."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = vectors.astype(EXACT_DTYPES[dtype]).astype(np.float64)
+        errors = np.linalg.norm(stored - vectors, axis=1)
+        lost: NDArray[np.bool_] = np.isfinite(lengths) & ~(errors <= LOST_SHARE * lengths)
+    return lost
 
 
-def _describe_bad(bad: Sequence[int]) -> str:
-    shown = ", ".join(str(place + 1) for place in bad[:BAD_VECTORS_SHOWN])
-    more = f" and {len(bad) - BAD_VECTORS_SHOWN} more" if len(bad) > BAD_VECTORS_SHOWN else ""
-    return f"{len(bad)} vectors are zero or not finite: of record {shown}{more}."
+def _records(ordinals: Sequence[int]) -> str:
+    shown = ", ".join(str(place + 1) for place in ordinals[:BAD_VECTORS_SHOWN])
+    more = len(ordinals) - BAD_VECTORS_SHOWN
+    return f"of record {shown} and {more} more" if more > 0 else f"of record {shown}"

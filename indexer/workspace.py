@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import StoreBusyError
 from compactds.datastore.files import write_atomic
 from compactds.datastore.manifest import MANIFEST_NAME
+from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.indexer.errors import BuildError
 
 WORK_FOLDER = ".build"
 LOCK_FILE = ".build.lock"
+ENCODERS_FOLDER = "encoders"
 
 # What depends on nothing but the sources and what may enter: kept when only later settings change.
 _DOCUMENT_STAGES = frozenset({"reading", "documents", "filtering", "kept", "removed", "deduplicating"})
@@ -51,10 +55,10 @@ def locked(out: Path) -> Iterator[None]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        strange = [p.name for p in out.iterdir() if p.name not in (WORK_FOLDER, LOCK_FILE)]
-        if strange and not (out / MANIFEST_NAME).exists() and set(strange) - {"segments", "encoders"}:
+        strange = _strange_files(out)
+        if strange:
             raise BuildError(
-                f"{out} holds other files ({strange[0]}) and no datastore.",
+                f"{out} holds other files ({strange[0]!r}) and no datastore.",
                 value=str(out),
                 remedy="Give --out a new folder, an empty one, or an existing datastore.",
             )
@@ -73,6 +77,17 @@ def locked(out: Path) -> Iterator[None]:
                 remedy="Wait for it to end, or give --out another folder.",
             ) from None
         yield
+
+
+def _strange_files(out: Path) -> list[str]:
+    """Return what a folder without a manifest holds that no earlier build can have left there."""
+    names = {path.name for path in out.iterdir()}
+    if MANIFEST_NAME in names:
+        return []
+    left = {WORK_FOLDER, LOCK_FILE, f".{MANIFEST_NAME}.tmp"}
+    if LOCK_FILE in names:  # a build was here before, and was stopped while it published
+        left |= {SEGMENTS_FOLDER, ENCODERS_FOLDER}
+    return sorted(names - left)
 
 
 def build_key(facts: Mapping[str, Any]) -> str:
@@ -113,6 +128,17 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         fields = sorted(names.index(column) for column in columns)
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         return pa.ipc.open_file(file, options=options).read_all()
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Save an array as an .npy file in one step.
+
+    `numpy.save` writes to files through a stream of its own, and loses a small array on a full disk.
+    """
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    with settled(path) as beside, beside.open("wb") as file:
+        file.write(content.getbuffer())
 
 
 class Workspace:
@@ -186,8 +212,7 @@ class Workspace:
 
     def write_vectors(self, number: int, role: str, vectors: Vectors, dtype: str) -> None:
         """Save a shard's vectors for a role: "given", "exact" or "ann"."""
-        with settled(self._vectors(number, role)) as beside, beside.open("wb") as file:
-            np.save(file, vectors.astype(dtype), allow_pickle=False)
+        write_npy(self._vectors(number, role), vectors.astype(dtype))
 
     def has_vectors(self, number: int, role: str) -> bool:
         """Tell whether a shard's vectors are saved."""

@@ -456,7 +456,9 @@ class TestReadyMadeVectors:
             (lambda v: v.astype(np.int64), "expected floats of shape"),
             (lambda v: np.where(np.arange(60)[:, None] == 3, np.nan, v), "1 vectors are zero or not finite"),
             (lambda v: np.where(np.arange(60)[:, None] < 5, 0, v), r"5 vectors .* 1, 2, 3 and 2 more"),
-            (lambda v: v * np.float32(1e6), "beyond float16"),
+            (lambda v: v * np.float32(1e6), "60 vectors hold numbers beyond float16, .* 1, 2, 3 and 57 more"),
+            (lambda v: v * np.float32(1e-9), "60 vectors hold numbers beyond float16"),
+            (lambda v: np.where(np.arange(60)[:, None] == 3, 1e-6 * v, v), "1 vectors .* float16, .* 4"),
         ],
     )
     def test_bad_vectors_are_refused(self, tmp_path, corpus, vectors, change, message):
@@ -464,6 +466,22 @@ class TestReadyMadeVectors:
         wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
         with pytest.raises(BuildError, match=message):
             build(wanted, tmp_path / "store")
+
+    @pytest.mark.parametrize("scale", [1e-9, 1e6])
+    def test_float32_holds_what_float16_does_not(self, tmp_path, corpus, vectors, scale):
+        np.save(tmp_path / "vectors.npy", vectors * np.float32(scale))
+        changes = {"vectors": str(tmp_path / "vectors.npy"), "exact.dtype": "float32"}
+        build(recipe_for([str(corpus)], changes), tmp_path / "store")
+        with Datastore.open(tmp_path / "store") as store:
+            found = store.search(vectors=vectors[33], k=3)
+            order = np.argsort(-vectors @ vectors[33])[:3]
+            assert [hit.passage.document_id for hit in found] == [f"doc/{row}" for row in order]
+
+    def test_a_few_small_numbers_among_large_ones_are_no_loss(self, tmp_path, corpus, vectors):
+        vectors[:, 1] = 1e-12
+        np.save(tmp_path / "vectors.npy", vectors)
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
+        assert build(wanted, tmp_path / "store").passages == 60
 
     def test_a_file_that_is_no_array_is_refused(self, tmp_path, corpus):
         (tmp_path / "vectors.npy").write_bytes(b"PK nothing")

@@ -1,0 +1,69 @@
+"""Which folders a build may write to, and how its files get there."""
+
+import numpy as np
+import pytest
+
+from compactds.indexer.errors import BuildError
+from compactds.indexer.workspace import locked, write_npy
+
+
+def refused(out, name):
+    with pytest.raises(BuildError, match=f"holds other files .*{name}.* and no datastore"), locked(out):
+        pass
+    assert not (out / ".build.lock").exists()
+
+
+@pytest.mark.parametrize("folder", ["segments", "encoders"])
+def test_a_folder_somebody_else_calls_as_a_store_calls_its_own_is_not_written_to(tmp_path, folder):
+    (tmp_path / folder / "holiday").mkdir(parents=True)
+    (tmp_path / folder / "holiday" / "film.mp4").write_text("precious")
+    refused(tmp_path, folder)
+    assert (tmp_path / folder / "holiday" / "film.mp4").read_text() == "precious"
+
+
+def test_the_file_named_is_one_that_is_in_the_way(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / "segments").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(BuildError, match=r"\('notes\.txt'\)"), locked(tmp_path):
+        pass
+
+
+def test_what_a_build_leaves_that_is_stopped_while_it_publishes_is_no_obstacle(tmp_path):
+    with locked(tmp_path):
+        for folder in (".build", "segments", "encoders"):
+            (tmp_path / folder).mkdir()
+        (tmp_path / ".manifest.json.tmp").write_text("{")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_half_written_manifest_alone_is_no_obstacle(tmp_path):
+    (tmp_path / ".manifest.json.tmp").write_text("")
+    with locked(tmp_path):
+        pass
+
+
+def test_other_files_beside_a_store_are_left_alone(tmp_path):
+    for name in ("manifest.json", "README.md"):
+        (tmp_path / name).write_text("")
+    with locked(tmp_path):
+        pass
+    assert (tmp_path / "README.md").exists()
+
+
+def test_an_array_is_saved_in_one_step(tmp_path):
+    array = np.arange(6, dtype="<f2").reshape(2, 3)
+    write_npy(tmp_path / "a.npy", array)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), array)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_an_array_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_npy(tmp_path / "a.npy", np.zeros(3))
+    assert list(tmp_path.iterdir()) == []
