@@ -53,15 +53,17 @@ with opener(path, "rt", encoding="utf-8") as lines:
 filters = {
     "c4_quality": C4QualityFilter(), "gopher_quality": GopherQualityFilter(),
     "gopher_repetition": GopherRepetitionFilter(), "fineweb_quality": FineWebQualityFilter()}
-outcomes = {}
-for name, judge in filters.items():
-    documents = [Document(text=text, id=str(number)) for number, text in enumerate(texts)]
-    judge.filter(Document(text="Once, so that the word splitter is loaded.", id=""))
+def run(judges):
+    for judge in judges:
+        judge.filter(Document(text="Once, so that the word splitter is loaded.", id=""))
+    documents = [[Document(text=text, id=str(number)) for _ in judges] for number, text in enumerate(texts)]
     started = time.process_time()
-    verdicts = [judge.filter(document) for document in documents]
+    verdicts = [[judge.filter(copy) for judge, copy in zip(judges, copies)] for copies in documents]
     seconds = time.process_time() - started
-    reasons = [None if verdict is True else verdict[1] for verdict in verdicts]
-    outcomes[name] = {"seconds": seconds, "reasons": reasons}
+    reasons = [next((one[1] for one in each if one is not True), None) for each in verdicts]
+    return {"seconds": seconds, "reasons": reasons}
+outcomes = {name: run([judge]) for name, judge in filters.items()}
+outcomes["all four"] = run(list(filters.values()))  # words that one filter has split are used by the next
 print(json.dumps(outcomes))
 """
 
@@ -155,11 +157,6 @@ def datatrove_outcomes(python: Path, corpus: Path, documents: int) -> dict[str, 
         [python, "-c", PROGRAM, str(corpus), str(documents)], stdout=subprocess.PIPE, check=True, text=True
     )
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    together = [found[name]["reasons"] for name in COMPARED]
-    found[ALL] = {
-        "seconds": sum(found[name]["seconds"] for name in COMPARED),
-        "reasons": [next(filter(None, reasons), None) for reasons in zip(*together, strict=True)],
-    }
     return found
 
 

@@ -29,9 +29,9 @@ HEADS = ("package", "whole texts", "sentences", "fragments", "garbled", "MB/s", 
 TEXTS = Path(__file__).with_name("languages.json")
 
 PROGRAM = r"""
-import gzip, itertools, json, random, resource, sys, time
+import gzip, itertools, json, random, re, sys, time
 which, texts, corpus = sys.argv[1], json.load(open(sys.argv[2], encoding="utf-8")), sys.argv[3]
-memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+memory = lambda: int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024
 before = memory()
 if which == "fasttext":
     import fasttext

