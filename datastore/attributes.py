@@ -60,14 +60,16 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 class AttributeColumns:
     """Read columns of one segment's attribute file; `filter` answers where expressions over them."""
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    def __init__(
+        self, path: Path, schema: Schema, *, columns_bytes: int | None = None, cache_bytes: int | None = None
+    ) -> None:
         self._path = path
         self._schema = schema
         try:
             self._map = pa.memory_map(str(path))  # held open: a newer build may remove the file meanwhile
         except OSError as error:
             raise self._damaged(error) from error
-        self.filter = SegmentFilter(self)
+        self.filter = SegmentFilter(self, columns_bytes=columns_bytes, cache_bytes=cache_bytes)
 
     @property
     def rows(self) -> int:
@@ -208,6 +210,11 @@ class SegmentFilter:
     def ram_bytes(self) -> int:
         """Return the bytes held at present: columns and cached bitmaps."""
         return self._columns.nbytes + self._bitmaps.nbytes
+
+    @property
+    def limit_bytes(self) -> int:
+        """Return the bytes that columns and cached bitmaps may hold at most, for budgets."""
+        return self._columns.limit_bytes + self._bitmaps.limit_bytes
 
     def measure(self, names: Iterable[str]) -> list[ColumnMemory]:
         """Return what each field takes in memory; columns not in memory are built, measured and let go."""

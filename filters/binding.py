@@ -9,7 +9,7 @@ from typing import Any
 from compactds.filters.errors import FieldTypeError, WhereError, reported, shown
 from compactds.filters.limits import check_size
 from compactds.filters.schema import LONGEST_NAME, FieldType, Schema
-from compactds.filters.values import Scalar, UnfitError, family, fit
+from compactds.filters.values import Scalar, UnfitError, family, fit, fit_plain
 from compactds.filters.where import (
     And,
     Compare,
@@ -157,6 +157,8 @@ def _exactly(name: str, kind: FieldType, element: FieldType, value: Any) -> Scal
 
 def _values(name: str, kind: FieldType, element: FieldType, values: tuple[Any, ...]) -> tuple[Scalar, ...]:
     """Return the distinct values of a list in order; refuse one that mixes kinds."""
+    if fit_plain(element, values):
+        return tuple(dict.fromkeys(values))
     samples = {type(value): value for value in values}
     families = sorted({family(value) for value in samples.values()})
     if len(families) > 1:

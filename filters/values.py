@@ -69,6 +69,23 @@ def fit(kind: FieldType, value: Any) -> tuple[Scalar, bool]:
     raise UnfitError("is compared as a whole")
 
 
+def fit_plain(kind: FieldType, values: tuple[Any, ...]) -> bool:
+    """Tell quickly whether all values are plainly of a type, so that `fit` would give each as it is.
+
+    What this does not recognise is not necessarily unfit.
+    """
+    types = set(map(type, values))
+    if kind is FieldType.INT64 and types == {int}:
+        return min(values) in _INT64 and max(values) in _INT64
+    if kind is FieldType.STRING and types == {str}:
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError:
+            return False
+        return max(map(len, values)) * 4 <= MAX_STRING_BYTES  # no character takes more bytes
+    return False
+
+
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise UnfitError("Write true or false.")

@@ -74,8 +74,16 @@ def test_any_budget_gives_the_same_rows(attributes, limits):
     source = SegmentFilter(attributes, **limits)
     for where, test in CONDITIONS * 2:
         assert source.rows(parse_where(where, SCHEMA)).rows().tolist() == expected(test)
-    if limits:
-        assert source.ram_bytes <= sum(limits.values()) + 32 * 1024 * 1024 * ("cache_bytes" not in limits)
+    assert source.ram_bytes <= source.limit_bytes
+
+
+def test_the_most_memory_a_filter_takes_is_known_before(file):
+    columns = AttributeColumns(file, SCHEMA, columns_bytes=5_000, cache_bytes=2_000)
+    assert columns.filter.limit_bytes == 7_000
+    columns.close()
+    columns = AttributeColumns(file, SCHEMA)
+    assert columns.filter.limit_bytes == (64 + 32) * 1024 * 1024
+    columns.close()
 
 
 def test_columns_are_read_when_an_expression_names_them(attributes):

@@ -224,6 +224,36 @@ def test_names_that_cannot_be_names_are_refused(name):
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        (["b", "a", "b"], ("b", "a")),
+        (["", np.str_("x")], ("", "x")),
+        (["é" * (MAX_STRING_BYTES // 2)], ("é" * (MAX_STRING_BYTES // 2),)),
+    ],
+)
+def test_lists_keep_distinct_values_in_order(values, kept):
+    bound = bind(title.isin(values), SCHEMA)
+    assert bound.values == kept
+    assert {type(value) for value in bound.values} == {str}
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        (title.isin(["x", "\ud83d", "\ude00"]), "lone surrogate"),
+        (title.isin(["x", "é" * MAX_STRING_BYTES]), "limit is"),
+        (year.isin([1, 2**63]), "64-bit"),
+        (year.isin([1, -(2**63) - 1]), "64-bit"),
+        (numbers.contains_any([1, 2**63]), "64-bit"),
+        (year.isin([True, False]), "Write a number"),
+    ],
+)
+def test_each_value_of_a_list_has_to_fit(written, remedy):
+    with pytest.raises(FieldTypeError, match=remedy):
+        bind(written, SCHEMA)
+
+
 @pytest.mark.parametrize("make", ["isin", "not_in"])
 def test_empty_lists_are_refused(make):
     with pytest.raises(WhereError, match="an empty list") as caught:
