@@ -1,20 +1,22 @@
 """The second stage of a build: one vector for every passage, shard by shard."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compactds.datastore.encoders.base import Encoder, Vectors
+from compactds.datastore.encoders.base import Encoder, Steady, Vectors
 from compactds.datastore.vectors import EXACT_DTYPES
+from compactds.indexer.embedding_cache import CacheOptions, EmbeddingCache, text_keys
 from compactds.indexer.errors import BuildError
 from compactds.indexer.passages import Passager
 from compactds.indexer.progress import Progress
 from compactds.indexer.workspace import Workspace
 
-ENCODE_AT_ONCE = 256
+ENCODE_AT_ONCE = 512
 """Passages handed to an encoder together; progress is told after each hand-over."""
 
 UNIT_TOLERANCE = 2e-3
@@ -26,13 +28,16 @@ BAD_VECTORS_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class EncodingCount:
-    """Count what an encoder could not read whole, and texts for which it gave a zero vector."""
+    """Count what an encoder could not read whole, texts with a zero vector, and vectors from the cache."""
 
     truncated: int = 0
     zero: int = 0
+    cached: int = 0
 
     def __add__(self, other: "EncodingCount") -> "EncodingCount":
-        return EncodingCount(self.truncated + other.truncated, self.zero + other.zero)
+        return EncodingCount(
+            self.truncated + other.truncated, self.zero + other.zero, self.cached + other.cached
+        )
 
 
 def encode_shards(
@@ -43,13 +48,16 @@ def encode_shards(
     passager: Passager,
     dtype: str,
     progress: Progress,
+    cache: CacheOptions | None = None,
 ) -> EncodingCount:
     """Encode the passages of all shards that have no vectors yet; return the counts of all shards.
 
-    A shard is encoded in an order and in batches that depend on nothing but the shard, so a resumed
-    build computes exactly what an uninterrupted one does.
+    A shard is encoded in an order that depends on nothing but the shard, so a resumed build computes
+    exactly what an uninterrupted one does. Vectors that `cache` holds are taken from there, if the encoder
+    is a `Steady` one; they are the ones that would be computed.
     """
     total = EncodingCount()
+    known = open_cache(cache, encoder, dtype)
     for number in range(shards):
         state = f"encoded-{role}-{number:06d}"
         saved = workspace.read_state(state) if workspace.has_vectors(number, role) else None
@@ -57,13 +65,15 @@ def encode_shards(
             count = EncodingCount(**saved)
             progress.advance(len(workspace.read_shard(number, ["ordinal"])))
         else:
-            count = _encode_shard(workspace, number, encoder, role, passager, dtype, progress)
-            workspace.write_state(state, {"truncated": count.truncated, "zero": count.zero})
+            count = encode_shard(workspace, number, encoder, role, passager, dtype, progress, known)
+            workspace.write_state(state, asdict(count))
         total += count
+    if known is not None:
+        _tell(known, total, progress)
     return total
 
 
-def _encode_shard(
+def encode_shard(
     workspace: Workspace,
     number: int,
     encoder: Encoder,
@@ -71,7 +81,12 @@ def _encode_shard(
     passager: Passager,
     dtype: str,
     progress: Progress,
+    cache: EmbeddingCache | None = None,
 ) -> EncodingCount:
+    """Encode one shard and save its vectors; take what the cache holds, and put into it what it lacks.
+
+    Raises BuildError for vectors that are not finite, or beyond what `dtype` holds.
+    """
     shard = workspace.read_shard(number, ["title", "text"])
     texts = [
         passager.encoded_text(title, text)
@@ -82,22 +97,65 @@ def _encode_shard(
     truncated = 0
     if encoder.spec.max_tokens is not None and encoder is not passager.measure:
         truncated = sum(count > encoder.spec.max_tokens for count in encoder.count_tokens(texts))
+    cached = 0
+    if cache is None:
+        vectors = _encode_texts(encoder, texts, progress)
+    else:
+        keys = text_keys(texts)
+        vectors, found = cache.find(keys)
+        cached = int(found.sum())
+        progress.advance(cached)
+        missing = np.flatnonzero(~found)
+        vectors[missing] = _encode_texts(encoder, [texts[place] for place in missing], progress)
+    _check_finite(vectors, encoder.spec.model, number, "float32")
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(EXACT_DTYPES[dtype])
+    _check_finite(stored, encoder.spec.model, number, dtype)
+    workspace.write_vectors(number, role, stored, EXACT_DTYPES[dtype])
+    if cache is not None:
+        cache.add(keys[missing], stored[missing])
+    return EncodingCount(truncated, int((~stored.any(axis=1)).sum()), cached)
+
+
+def open_cache(options: CacheOptions | None, encoder: Encoder, dtype: str) -> EmbeddingCache | None:
+    """Open the cache for an encoder's vectors; None without options, or if the encoder is not `Steady`."""
+    if options is None or not isinstance(encoder, Steady):
+        return None
+    return EmbeddingCache(options, encoder.spec, encoder.cache_key, dtype)
+
+
+def _encode_texts(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Vectors:
+    """Return a vector for each text; those of like length are encoded together, to pad little."""
     vectors = np.empty((len(texts), encoder.spec.dimension), dtype=np.float32)
-    # Passages of like length are encoded together, so that little is computed for padding.
     order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
     for start in range(0, len(order), ENCODE_AT_ONCE):
         places = order[start : start + ENCODE_AT_ONCE]
         vectors[places] = encoder.encode_passages([texts[place] for place in places])
         progress.advance(len(places))
-    if not np.isfinite(vectors).all():
+    return vectors
+
+
+def _check_finite(vectors: NDArray[Any], model: str, shard: int, dtype: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        fault = "is not finite" if dtype == "float32" else f"{dtype} cannot hold"
+        remedy = "Try dtype = 'float32' in the recipe's [encoder] table, or another model."
+        if dtype != "float32":
+            remedy = "Set dtype = 'float32' in the recipe's [exact] table."
         raise BuildError(
-            f"encoder {encoder.spec.model!r} gave a vector that is not finite, for passage "
-            f"{int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])} of shard {number}.",
-            value=encoder.spec.model,
-            remedy="Try dtype = 'float32' in the recipe's encoder table, or another model.",
+            f"encoder {model!r} gave a vector that {fault}, for passage {bad[0]} of shard {shard}.",
+            value=model,
+            remedy=remedy,
         )
-    workspace.write_vectors(number, role, vectors, EXACT_DTYPES[dtype])
-    return EncodingCount(truncated, int((~vectors.any(axis=1)).sum()))
+
+
+def _tell(cache: EmbeddingCache, count: EncodingCount, progress: Progress) -> None:
+    if count.cached:
+        progress.note(f"{count.cached:,} vectors came from the embedding cache.")
+    if cache.dropped_bytes:
+        progress.note(
+            f"The embedding cache is full: {cache.dropped_bytes:,} bytes, used longest ago, were dropped."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from compactds.datastore.encoders.base import (
     EncoderKind,
     EncoderOptions,
     EncoderSpec,
+    Steady,
     TokenSpans,
     Vectors,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "EncoderOptions",
     "EncoderSpec",
     "Preset",
+    "Steady",
     "TokenSpans",
     "Vectors",
     "find_preset",

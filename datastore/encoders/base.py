@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,5 +120,21 @@ class Encoder(Protocol):
 
         Special tokens and the prompt are left out, and nothing is cut; a splitter adds `overhead_tokens`.
         Raises EncoderError if the encoder cannot count, as `count_tokens` does.
+        """
+        ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """Promise that a passage's vector depends on its text alone, not on what it is encoded with.
+
+    Only the vectors of an encoder that says so are kept in the embedding cache.
+    """
+
+    @property
+    def cache_key(self) -> str:
+        """Return a digest of all that a passage's vector depends on besides its text.
+
+        That is the fingerprint, and what changes the last digits: number format, device, libraries.
         """
         ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-TOKENS_PER_TEXT = 128
+TOKENS_PER_TEXT = 64
 """A batch holds so many tokens for each text of the batch size: fewer long texts, more short ones."""
 
 GPU_BATCHES = 8

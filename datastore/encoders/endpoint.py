@@ -36,6 +36,15 @@ class EndpointEncoder:
         return self._spec
 
     @property
+    def cache_key(self) -> str:
+        """Return a digest of what is known here of what a vector depends on besides its text.
+
+        A server may be busy with other texts or change its batches, and then differ in the last digits.
+        Vectors that are kept are those it gave first.
+        """
+        return json_sha256({"fingerprint": self._spec.fingerprint, "url": self._spec.url})
+
+    @property
     def overhead_tokens(self) -> int:
         """Raise EncoderError: the server's tokens cannot be counted here."""
         self._refuse_to_count()

@@ -183,7 +183,7 @@ def _device_name(model: "SentenceTransformer") -> str:
         return model.device.type
     import torch
 
-    return torch.cuda.get_device_name(model.device)
+    return str(torch.cuda.get_device_name(model.device))
 
 
 def _load(folder: Path, settings: Settings, device: str) -> "SentenceTransformer":

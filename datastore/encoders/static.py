@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compactds.datastore.encoders.base import EncoderSpec, TokenSpans, Vectors
+from compactds.datastore.encoders.computation import machine_facts
 from compactds.datastore.encoders.fingerprint import file_sha256, json_sha256, module_types, read_json
 from compactds.datastore.encoders.quiet import quiet_libraries, quiet_logger
 from compactds.datastore.encoders.settings import Settings, cut_and_normalize
@@ -55,6 +56,11 @@ class StaticEncoder:
     def spec(self) -> EncoderSpec:
         """Return what the manifest records of this encoder."""
         return self._spec
+
+    @property
+    def cache_key(self) -> str:
+        """Return a digest of all that a passage's vector depends on besides its text."""
+        return json_sha256({"fingerprint": self._spec.fingerprint, "machine": machine_facts()})
 
     @property
     def overhead_tokens(self) -> int:
