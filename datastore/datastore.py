@@ -34,7 +34,7 @@ from compactds.datastore.queries import (
 )
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
 from compactds.datastore.search import merge, search_segment
-from compactds.datastore.segment import LEDGER_FILE, Segment, open_segment
+from compactds.datastore.segment import Segment, open_segments
 from compactds.datastore.timing import Clock
 from compactds.filters import Expression, Schema, Where, evaluate, parse_where
 
@@ -62,19 +62,22 @@ class Datastore:
             self._encoders[encoder.spec.fingerprint] = encoder
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: Encoder | None = None) -> "Datastore":
+    def open(cls, path: str | Path, *, encoder: Encoder | None = None, verify: bool = False) -> "Datastore":
         """Open the store in folder `path`.
 
         `encoder` is used instead of loading the one the manifest names, and must have its fingerprint.
-        Raises StoreNotFoundError, StoreFormatError, DamagedStoreError or EncoderMismatchError.
+        Opening checks small files, the index, and a sample of the vectors, passages and attributes;
+        `verify` checks all of them, which reads the whole store once. A store that a build replaces
+        meanwhile is opened anew. Raises StoreNotFoundError, StoreFormatError, DamagedStoreError or
+        EncoderMismatchError.
         """
-        root = Path(path)
+        root = Path(path).absolute()  # what is opened later is found wherever the program goes
         for attempt in range(OPEN_ATTEMPTS):
             manifest = read_manifest(root)
             if encoder is not None:
                 _check_encoder(encoder.spec, manifest)
             try:
-                segments = [open_segment(root, manifest, record) for record in manifest.segments]
+                segments = open_segments(root, manifest, whole=verify)
             except DamagedStoreError:
                 # A build may have replaced the segments between the two steps.
                 if attempt == OPEN_ATTEMPTS - 1 or read_manifest(root) == manifest:
@@ -171,7 +174,7 @@ class Datastore:
 
     def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise PassageNotFoundError if the store does not hold it."""
-        document_id, mark, position = passage_id.rpartition("#")
+        document_id, mark, position = passage_id.rpartition("#") if isinstance(passage_id, str) else ("",) * 3
         if mark and position.isdecimal() and position.isascii() and len(position) < 10:
             for segment in self._open_segments:
                 for first in segment.lookup.first_rows(document_id):
@@ -204,8 +207,12 @@ class Datastore:
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10_000:
             raise SearchError(f"limit is {limit!r}, expected 1 to 10,000.", value=limit)
-        if isinstance(fields, str):
-            raise SearchError("fields is text, expected a list of field names.", value=fields)
+        if not isinstance(fields, Sequence) or isinstance(fields, str):
+            raise SearchError(
+                f"fields is of type {type(fields).__name__}, expected a list of field names.",
+                value=repr(fields)[:80],
+                remedy="Give ['year', 'subject'], say.",
+            )
         for name in fields:
             self.schema[name]
         masks = self._masks(parse_where(where, self.schema))
@@ -247,7 +254,7 @@ class Datastore:
 
     def ledgers(self) -> list[dict[str, Any]]:
         """Return the account of every segment's build: what came in, what was left out, timings."""
-        return [json.loads((segment.path / LEDGER_FILE).read_text()) for segment in self._open_segments]
+        return [json.loads(segment.ledger) for segment in self._open_segments]
 
     @property
     def _open_segments(self) -> tuple[Segment, ...]:

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compactds.datastore.encoders.base import EncoderSpec
-from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
+from compactds.datastore.errors import DamagedStoreError, StoreError, StoreFormatError, StoreNotFoundError
 from compactds.datastore.files import FileRecord, write_atomic
+from compactds.filters.errors import CompactdsError
 from compactds.filters.schema import Schema
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
+SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +101,24 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     """Publish a manifest: from here on, readers that open `root` see what it names."""
     data = manifest.to_json()
     data["checksum"] = _checksum(data)
-    write_atomic(root / MANIFEST_NAME, json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_atomic(
+        root / MANIFEST_NAME,
+        json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n",
+    )
 
 
 def read_manifest(root: Path) -> Manifest:
     """Read and check the manifest of the store at `root`.
 
-    Raises StoreNotFoundError where there is none, StoreFormatError for another format version, and
-    DamagedStoreError for one that fails its checksum.
+    Raises StoreNotFoundError where there is none, StoreError for one that cannot be read,
+    StoreFormatError for another format version, and DamagedStoreError for one that fails its checksum or
+    names files outside the store.
     """
     path = root / MANIFEST_NAME
     try:
         content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        if (root / ".build").is_dir():
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a path with a null character
+        if "\0" not in str(root) and (root / ".build").is_dir():
             raise StoreNotFoundError(
                 f"no datastore at {root} yet: a build into it runs or was interrupted.",
                 value=str(root),
@@ -122,10 +129,16 @@ def read_manifest(root: Path) -> Manifest:
             value=str(root),
             remedy="Give the folder that `compactds build … --out` wrote.",
         ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read: {error.strerror}.",
+            value=str(path),
+            remedy="Check that it is a file you may read.",
+        ) from error
     try:
         data = json.loads(content)
         version = data["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(path, "is not a manifest") from None
     if version != FORMAT:
         raise StoreFormatError(
@@ -133,11 +146,13 @@ def read_manifest(root: Path) -> Manifest:
             value=version,
             remedy="Install a version of compactds that reads it, or build the store again.",
         )
-    if data.pop("checksum", None) != _checksum(data):
-        raise _damaged(path, "fails its checksum")
     try:
+        if data.pop("checksum", None) != _checksum(data):
+            raise _damaged(path, "fails its checksum")
         return _parse(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except DamagedStoreError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, CompactdsError) as error:
         raise _damaged(path, f"lacks what format {FORMAT} needs ({error})") from None
 
 
@@ -159,17 +174,35 @@ def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
     fields = dict(data)
     fields["index"] = IndexRecord(**data["index"])
     fields["files"] = _parse_files(data["files"])
+    for name in (data["name"], data["index"]["file"], *data["files"]):
+        _check_name(name)
+        if "/" in name:
+            raise ValueError(f"{name!r} is not a plain name")
+    if SEGMENT_NAME.fullmatch(data["name"]) is None:
+        raise ValueError(f"{data['name']!r} is not the name of a segment")
+    for count in ("passages", "documents"):
+        if type(data[count]) is not int or data[count] < 1:
+            raise ValueError(f"{count} is {data[count]!r}")
     fields["calibration"] = tuple(CalibrationPoint(**point) for point in data["calibration"])
     return SegmentRecord(**fields)
 
 
 def _parse_files(data: Mapping[str, Any]) -> dict[str, FileRecord]:
+    for name in data:
+        _check_name(name)
     return {name: FileRecord(**record) for name, record in data.items()}
+
+
+def _check_name(name: Any) -> None:
+    """Raise ValueError for the name of a file that is not below the folder it belongs to."""
+    parts = name.split("/")
+    if not parts or any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+        raise ValueError(f"{name!r} leads out of the store")
 
 
 def _checksum(data: Mapping[str, Any]) -> str:
     canonical = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _damaged(path: Path, what: str) -> DamagedStoreError:

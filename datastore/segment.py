@@ -1,5 +1,6 @@
 """A segment: an immutable part of a store, opened for searching."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,11 @@ from compactds.datastore.ann.flat import open_flat
 from compactds.datastore.ann.hnsw import open_hnsw
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.attributes import AttributeColumns
-from compactds.datastore.errors import DamagedStoreError, StoreFormatError
+from compactds.datastore.errors import DamagedStoreError, StoreError, StoreFormatError
 from compactds.datastore.files import find_damage
 from compactds.datastore.lookup import DocumentLookup
 from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord
-from compactds.datastore.passages import PassageReader
+from compactds.datastore.passages import ROWS_PER_BATCH, PassageReader
 from compactds.datastore.vectors import SUFFIXES, ExactVectors
 
 SEGMENTS_FOLDER = "segments"
@@ -33,6 +34,7 @@ class Segment:
     vectors: ExactVectors
     index: AnnIndex
     lookup: DocumentLookup
+    ledger: bytes
 
     @property
     def rows(self) -> int:
@@ -40,10 +42,9 @@ class Segment:
         return self.record.passages
 
     def close(self) -> None:
-        """Give back files and maps."""
+        """Give back files and maps; vectors and index go with the last search that uses them."""
         self.passages.close()
         self.attributes.close()
-        self.vectors.close()
 
 
 def exact_file(dtype: str) -> str:
@@ -51,36 +52,46 @@ def exact_file(dtype: str) -> str:
     return f"exact.{SUFFIXES[dtype]}"
 
 
-def open_segment(root: Path, manifest: Manifest, record: SegmentRecord) -> Segment:
+def open_segments(root: Path, manifest: Manifest, *, whole: bool = False) -> list[Segment]:
+    """Open all segments of a store, as `open_segment` does; if `whole`, check its encoders' files, too."""
+    problems = (
+        find_damage(root, manifest.encoder_files, deep=False, whole=manifest.encoder_files) if whole else []
+    )
+    if problems:
+        raise _damaged(root, problems[0])
+    with ExitStack() as opened:
+        segments = []
+        for record in manifest.segments:
+            segments.append(open_segment(root, manifest, record, whole=whole))
+            opened.callback(segments[-1].close)
+        opened.pop_all()
+    return segments
+
+
+def open_segment(root: Path, manifest: Manifest, record: SegmentRecord, *, whole: bool = False) -> Segment:
     """Open one segment; raise DamagedStoreError when a file is missing, truncated or damaged.
 
-    Sizes of all files are checked, checksums of small ones; `verify` checks all of them.
+    Sizes of all files are checked, the checksums of small ones and of the index, which is read whole
+    anyway, and those of a sample of the others, or of all that they hold if `whole`. What the files hold
+    has to fit the manifest. A file that somebody removes meanwhile is damage, too.
     """
     path = root / SEGMENTS_FOLDER / record.name
-    if problems := find_damage(path, record.files, deep=False):
-        raise DamagedStoreError(
-            problems[0],
-            value=str(path),
-            remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
-        )
-    return Segment(
-        record=record,
-        path=path,
-        passages=PassageReader(path / PASSAGES_FILE),
-        attributes=AttributeColumns(path / ATTRIBUTES_FILE, manifest.schema),
-        vectors=ExactVectors(
-            path / exact_file(record.exact_dtype),
-            rows=record.passages,
-            dimension=manifest.exact_encoder.dimension,
-            dtype=record.exact_dtype,
-        ),
-        index=open_index(path, record.index, dimension=manifest.encoder.dimension),
-        lookup=DocumentLookup(path / DOCUMENTS_FILE),
-    )
+    files = record.files
+    problems = [
+        f"{path}: the manifest does not list {name}." for name in _needed_files(record) if name not in files
+    ] or find_damage(path, files, deep=False, whole=files if whole else (record.index.file,))
+    if problems:
+        raise _damaged(path, problems[0])
+    with ExitStack() as opened:
+        segment = _open(path, manifest, record, opened)
+        if problems := _misfits(segment):
+            raise _damaged(path, problems[0])
+        opened.pop_all()
+    return segment
 
 
 def open_index(folder: Path, record: IndexRecord, *, dimension: int) -> AnnIndex:
-    """Open a segment's ANN index by its kind."""
+    """Open a segment's ANN index by its kind; raise DamagedStoreError for a file that is none."""
     path = folder / record.file
     try:
         match record.kind:
@@ -90,14 +101,82 @@ def open_index(folder: Path, record: IndexRecord, *, dimension: int) -> AnnIndex
                 return open_hnsw(path, dimension=dimension)
             case "ivf":
                 return open_ivf(path)
-    except RuntimeError as error:
-        raise DamagedStoreError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}",
-            value=str(path),
-            remedy="Restore the store from a copy, or build it again.",
+    except MemoryError as error:
+        raise StoreError(
+            f"{path} does not fit in memory.",
+            value=record.ram_bytes,
+            remedy=f"Free memory: the index takes {record.ram_bytes:,} bytes.",
         ) from error
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise _damaged(path, _cannot_be_read(path, error)) from error
     raise StoreFormatError(
         f"{path} is an index of kind {record.kind!r}, which this version of compactds does not know.",
         value=record.kind,
         remedy="Install a version of compactds that reads it, or build the store again.",
+    )
+
+
+def _open(path: Path, manifest: Manifest, record: SegmentRecord, opened: ExitStack) -> Segment:
+    """Open all parts; those that have to be closed when a later one fails are put on `opened`."""
+    try:
+        passages = PassageReader(path / PASSAGES_FILE)
+        opened.callback(passages.close)
+        attributes = AttributeColumns(path / ATTRIBUTES_FILE, manifest.schema)
+        opened.callback(attributes.close)
+        return Segment(
+            record=record,
+            path=path,
+            passages=passages,
+            attributes=attributes,
+            vectors=ExactVectors(
+                path / exact_file(record.exact_dtype),
+                rows=record.passages,
+                dimension=manifest.exact_encoder.dimension,
+                dtype=record.exact_dtype,
+            ),
+            index=open_index(path, record.index, dimension=manifest.encoder.dimension),
+            lookup=DocumentLookup(path / DOCUMENTS_FILE),
+            ledger=(path / LEDGER_FILE).read_bytes(),
+        )
+    except (OSError, ValueError) as error:
+        raise _damaged(path, _cannot_be_read(path, error)) from error
+
+
+def _needed_files(record: SegmentRecord) -> list[str]:
+    if record.exact_dtype not in SUFFIXES:
+        raise StoreFormatError(
+            f"segment {record.name} holds vectors of dtype {record.exact_dtype!r}, which this version of "
+            "compactds does not know.",
+            value=record.exact_dtype,
+            remedy="Install a version of compactds that reads it, or build the store again.",
+        )
+    vectors = exact_file(record.exact_dtype)
+    return [PASSAGES_FILE, ATTRIBUTES_FILE, DOCUMENTS_FILE, LEDGER_FILE, vectors, record.index.file]
+
+
+def _misfits(segment: Segment) -> list[str]:
+    """Return one sentence per file that holds another number of rows or documents than the manifest says."""
+    record = segment.record
+    counts = (
+        (PASSAGES_FILE, "batches", segment.passages.batches, -(-record.passages // ROWS_PER_BATCH)),
+        (ATTRIBUTES_FILE, "rows", segment.attributes.rows, record.passages),
+        (DOCUMENTS_FILE, "entries", len(segment.lookup), record.documents),
+    )
+    return [
+        f"{segment.path / name} has {found:,} {unit}, expected {expected:,}."
+        for name, unit, found, expected in counts
+        if found != expected
+    ]
+
+
+def _cannot_be_read(path: Path, error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"{path} cannot be read: {reason}"
+
+
+def _damaged(path: Path, problem: str) -> DamagedStoreError:
+    return DamagedStoreError(
+        problem,
+        value=str(path),
+        remedy="Run `compactds verify`, then restore the store from a copy or build it again.",
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -25,7 +24,13 @@ from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import StoreError
 from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder, write_array
 from compactds.datastore.lookup import ENTRY, lookup_entries, sort_lookup
-from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord, write_manifest
+from compactds.datastore.manifest import (
+    SEGMENT_NAME,
+    IndexRecord,
+    Manifest,
+    SegmentRecord,
+    write_manifest,
+)
 from compactds.datastore.passages import PassageWriter
 from compactds.datastore.segment import (
     ATTRIBUTES_FILE,
@@ -39,7 +44,6 @@ from compactds.datastore.segment import (
 from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
 from compactds.filters.schema import Schema
 
-SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 INDEX_FILES = {"flat": "ann.faiss", "ivf": "ann.faiss", "hnsw": "ann.hnsw"}
 
 
