@@ -69,12 +69,8 @@ class TextStatistics:
 
     def words_with(self, flag: int) -> NDArray[np.bool_]:
         """Return which words have a character with this flag, shape (n,)."""
-        return np.concatenate(
-            [
-                np.empty(0, np.bool_),
-                *(_counts(piece.flags & flag != 0, *self._inside(piece)) > 0 for piece in self.pieces()),
-            ]
-        )
+        found = [_counts(piece.flags & flag != 0, *self._inside(piece)) > 0 for piece in self.pieces()]
+        return found[0] if len(found) == 1 else np.concatenate([np.empty(0, np.bool_), *found])
 
     @cached_property
     def word_hashes(self) -> NDArray[np.uint64]:
