@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duckdb import Error as DuckDBError
+from pyarrow import ArrowException
+
 from compactds.configs.recipe import Recipe
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, vectors_spec
@@ -19,7 +22,7 @@ from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.datastore.writer import publish
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
-from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles
+from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
 from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
@@ -30,12 +33,14 @@ from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_ste
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE, plan_reading
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
-from compactds.indexer.sources import list_input_files
+from compactds.indexer.sources import content_hint, list_input_files
 from compactds.indexer.workspace import Workspace, build_key, locked
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
 """What of a recipe decides which documents there are, before they are split."""
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = ("No space left", "requested and", "File too large")
+LEAST_FREE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +150,17 @@ class _Build:
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
         published = publish(self._out, workspace.segment, manifest, replaces=existing)
+        remove_old_bundles(self._out, published)
         workspace.clear()
         return self._result(published, account, resumed=resumed, unchanged=False)
 
     def _keys(self) -> tuple[str, str]:
         """Return the key of the whole build, and that of the documents alone."""
-        inputs = [[file.name, file.size_bytes, file.mtime_ns] for files in self._files for file in files]
+        inputs = [
+            [file.name, file.size_bytes, file.mtime_ns, content_hint(file)]
+            for files in self._files
+            for file in files
+        ]
         recipe = self._recipe.model_dump(mode="json")
         named = _named_files([recipe["filters"], recipe["decontamination"]])
         facts = {
@@ -166,9 +176,10 @@ class _Build:
     def _is_current(self, existing: Manifest, key: str) -> bool:
         if existing.recipe.get("key") != key or not all(self._files):
             return False
+        folders = [(self._out / SEGMENTS_FOLDER / record.name, record.files) for record in existing.segments]
         return not any(
-            find_damage(self._out / SEGMENTS_FOLDER / record.name, record.files, deep=False)
-            for record in existing.segments
+            find_damage(folder, files, deep=False)
+            for folder, files in [*folders, (self._out, existing.encoder_files)]
         )
 
     def _load_encoders(self, workspace: Workspace) -> dict[str, Encoder]:
@@ -375,12 +386,16 @@ def _existing(out: Path) -> Manifest | None:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Turn errors of a full disk into one that says what to do; nothing built so far is lost."""
+    """Turn errors of a full disk into one that says what to do; nothing built so far is lost.
+
+    Libraries tell of it in their own ways, or not at all: what fails when nothing is left fails by that.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in NO_SPACE or "No space left" in str(error):
-            free = shutil.disk_usage(out).free
+    except (OSError, RuntimeError, DuckDBError, ArrowException, DamagedStoreError) as error:
+        free = shutil.disk_usage(out).free
+        told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
+        if told or free < LEAST_FREE_BYTES:
             raise BuildError(
                 f"no space left on the disk of {out} ({free:,} bytes free).",
                 value=free,

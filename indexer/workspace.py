@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import StoreBusyError
-from compactds.datastore.files import write_atomic
+from compactds.datastore.files import sync_folder, write_atomic
 from compactds.datastore.manifest import MANIFEST_NAME
 from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.indexer.errors import BuildError
@@ -108,6 +108,7 @@ def settled(path: Path) -> Iterator[Path]:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
+        sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -60,7 +60,7 @@ class TestFields:
     def test_the_first_name_with_a_value_counts_and_the_others_stay_attributes(self, tmp_path):
         document = read_one(tmp_path, {"id": None, "_id": "b", "text": "x", "content": "y"})
         assert document.id == "b"
-        assert document.attributes == {"id": None, "content": "y"}
+        assert document.attributes == {"content": "y"}
 
     def test_can_be_named(self, tmp_path):
         record = {

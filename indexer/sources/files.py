@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from xxhash import xxh3_64_hexdigest
+
 from compactds.indexer.errors import SourceError
 from compactds.indexer.sources.formats import FORMATS, SUFFIXES, split_suffix
 from compactds.indexer.sources.lines import unreadable
 from compactds.indexer.sources.options import InputFile, SourceOptions
+
+_HINT_BYTES = 4096
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,20 @@ def list_input_files(options: SourceOptions) -> list[InputFile]:
         error = error if isinstance(error, OSError) else OSError(str(error))
         raise unreadable(path, error) from None
     return [_single_file(path, options)]
+
+
+def content_hint(file: InputFile) -> str:
+    """Return a digest of a file's first and last bytes: a copy put in its place may have its size and time.
+
+    Raise SourceError if it cannot be read.
+    """
+    try:
+        with file.path.open("rb") as stream:
+            head = stream.read(_HINT_BYTES)
+            stream.seek(max(len(head), file.size_bytes - _HINT_BYTES))
+            return xxh3_64_hexdigest(head + stream.read(_HINT_BYTES))
+    except OSError as error:
+        raise unreadable(file.path, error) from None
 
 
 def _single_file(path: Path, options: SourceOptions) -> InputFile:

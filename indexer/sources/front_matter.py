@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 _BLOCK = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-_SETTING = re.compile(r"([^\s:#'\"\[{-][^:#]*?|\"[^\"]+\"|'[^']+')\s*:(?:\s+(.*))?")
+_SETTING = re.compile(r"([^\s:#'\"\[{-][^:#]{0,200}?|\"[^\"]+\"|'[^']+')\s*:(?:\s+(.*))?")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -16,6 +16,7 @@ _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
 _COMMENT = re.compile(r"(?:^|\s)#")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _LEFT_OUT = object()
+MAX_NAME_CHARACTERS = 200
 
 
 def front_matter(text: str) -> tuple[dict[str, Any], str]:
@@ -46,7 +47,7 @@ def _settings(lines: list[str]) -> dict[str, Any]:
     while position < len(lines):
         line = lines[position]
         position += 1
-        match = _SETTING.fullmatch(line.rstrip())
+        match = _SETTING.fullmatch(line.rstrip()) if ":" in line[:MAX_NAME_CHARACTERS] else None
         if match is None:
             continue
         following = position

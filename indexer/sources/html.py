@@ -53,8 +53,12 @@ _CELLS = frozenset(["td", "th"])
 _NAMED_METADATA = ("description", "keywords", "author", "date")
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TAG = re.compile(
-    r"<(/?)(?:div|span|section|article|blockquote|table|ul|ol|dl|b|i|em|strong|font|a|q)\b", re.IGNORECASE
+_TAG = re.compile(  # elements that have to be closed, and nest
+    r"<(/?)(?:a|abbr|address|applet|article|aside|b|big|blockquote|body|button|center|cite|code|del|details"
+    r"|dfn|dialog|dir|div|dl|em|fieldset|figcaption|figure|font|footer|form|h[1-6]|header|hgroup|i|ins|kbd"
+    r"|label|legend|listing|main|mark|marquee|menu|nav|nobr|object|ol|pre|q|ruby|s|samp|search|section|select"
+    r"|small|span|strike|strong|sub|summary|sup|svg|table|template|tt|u|ul|var|xmp)\b",
+    re.IGNORECASE,
 )
 _SPACE = re.compile(r"\s+")
 MAX_DEPTH = 4_000

@@ -92,17 +92,16 @@ def _values(file: InputFile) -> Iterator[tuple[int, Any]]:
     """Yield (number from 1, value) of an array, or of values that stand one after another."""
     with opened(file.path) as stream:
         values = _ValueStream(stream, file)
-        opening = values.next_character()
-        in_array = opening == "["
-        values.position += in_array
-        while True:
-            character = values.next_character()
-            if character == "," and values.number > 1:
-                values.position += 1
-            elif character == ("]" if in_array else ""):
-                return
-            yield values.number, values.value()
-            values.number += 1
+        while opening := values.next_character():
+            in_array = opening == "["
+            values.position += in_array
+            first = values.number
+            while values.next_character() != ("]" if in_array else ""):
+                if values.number > first:
+                    values.pass_comma(needed=in_array)
+                yield values.number, values.value()
+                values.number += 1
+            values.position += in_array
 
 
 class _ValueStream:
@@ -128,6 +127,13 @@ class _ValueStream:
             if self._ended:
                 return ""
             self._read()
+
+    def pass_comma(self, *, needed: bool) -> None:
+        """Take the comma before a value; raise RecordError if it has to be there and is not."""
+        if self.next_character() == ",":
+            self.position += 1
+        elif needed:
+            raise self._error("invalid JSON: no comma after the value before it")
 
     def value(self) -> Any:
         """Return the next value; raise RecordError if there is none, or only a part of one."""

@@ -1,5 +1,7 @@
 """Take plain text, title and front matter out of Markdown."""
 
+from typing import Any
+
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -8,6 +10,7 @@ from compactds.indexer.sources.front_matter import front_matter
 from compactds.indexer.sources.html import html_text
 
 _MAX_NESTING = 100  # deeper quotes and lists can only be hostile, and parsing them recurses
+_MAX_BRACKETS = 5_000  # a paragraph of more is kept as it is: each may open a link, and looks for its end
 
 
 def extract_markdown(source: str) -> Extracted:
@@ -21,7 +24,11 @@ def extract_markdown(source: str) -> Extracted:
     parser = MarkdownIt("commonmark", {"maxNesting": _MAX_NESTING}).enable("table")
     blocks: list[str] = []
     title = ""
-    tokens = parser.parse(body)
+    references: dict[str, Any] = {}
+    tokens = parser.disable("inline").parse(body, references)
+    for token in tokens:
+        if token.type == "inline":
+            token.children = _children(parser, token.content, references)
     row: list[str] | None = None
     for before, token in zip([None, *tokens], tokens, strict=False):
         match token.type:
@@ -46,13 +53,24 @@ def extract_markdown(source: str) -> Extracted:
     return Extracted(text, str(given) if given not in (None, "") else title, settings)
 
 
+def _children(parser: MarkdownIt, content: str, references: dict[str, Any]) -> list[Token] | None:
+    """Return the pieces of a paragraph, None if it is kept as it is."""
+    if content.count("[") > _MAX_BRACKETS:
+        return None
+    children: list[Token] = []
+    parser.inline.parse(content, parser, references, children)
+    return children
+
+
 def _words(inline: Token) -> str:
-    return "".join(_piece(child) for child in inline.children or ()).strip()
+    if inline.children is None:
+        return inline.content.strip()
+    return "".join(_piece(child) for child in inline.children).strip()
 
 
 def _piece(token: Token) -> str:
     match token.type:
-        case "text" | "code_inline":
+        case "text" | "text_special" | "code_inline":
             return token.content
         case "softbreak" | "hardbreak":
             return "\n"

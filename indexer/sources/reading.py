@@ -1,7 +1,9 @@
 """Read the documents of a source, whatever its format."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -22,7 +24,7 @@ from compactds.indexer.sources.options import (
 )
 from compactds.indexer.sources.records import DocumentShape
 from compactds.indexer.sources.texts import DocumentFiles
-from compactds.indexer.sources.values import json_text
+from compactds.indexer.sources.values import clean_text, json_text
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def _documents(
     tell: bool,
 ) -> Iterator[Document]:
     def pass_over(error: RecordError, raw: str) -> None:
-        on_reject(Rejection(error.origin, error.reason, raw[:RAW_LIMIT]))
+        on_reject(Rejection(clean_text(error.origin), clean_text(error.reason), clean_text(raw[:RAW_LIMIT])))
 
     def reject(error: RecordError, raw: str) -> None:
         if not options.skip_invalid:
@@ -86,6 +88,9 @@ def _documents(
         return
     texts = DocumentFiles(reject, reject if options.allow_empty_text else pass_over, notices)
     for file in list_input_files(options) if files is None else files:
+        if options.skip_invalid and not os.access(file.path, os.R_OK):
+            reject(RecordError("the file is gone, or may not be read", origin=str(file.path)), "")
+            continue
         kind = file.format in DOCUMENT_FORMATS, file.format == "csv"
         if kind not in shapes:
             shapes[kind] = DocumentShape(options, name, files=kind[0], attributes_are_text=kind[1])
@@ -124,6 +129,12 @@ def _shaped(
 def _raw(record: Record) -> str:
     if record.raw is not None:
         return record.raw[:RAW_LIMIT].decode("utf-8", "replace")
+    with suppress(ValueError):
+        return _shown(record)
+    return ""
+
+
+def _shown(record: Record) -> str:
     return json_text(
         {key: value for key, value in record.values.items() if not isinstance(value, np.ndarray)}
     )

@@ -1,7 +1,7 @@
 """Turn records into documents: which key is which, what a document must have, what is an attribute."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ RECORD_KEYS: Mapping[str, tuple[str, ...]] = {
     "source": ("source",),
     "vector": (),
 }
+_ALIASES = frozenset(key for keys in RECORD_KEYS.values() for key in keys)
 _FILE_KEYS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in FIELDS} | {"vector": ()}
 
 
@@ -84,16 +85,24 @@ class DocumentShape:
             text=text,
             title=title,
             source=source or self._source,
-            origin=record.origin,
-            attributes={
-                clean_text(name): attribute_value(value)
-                for name, value in values.items()
-                if name not in used and self._keeps(name)
-            },
+            origin=clean_text(record.origin),
+            attributes=self._attributes(values, used, record.origin),
             vector=self._vector(values, record.origin),
             id_from_content=not identifier,
             attributes_are_text=self._attributes_are_text,
         )
+
+    def _attributes(
+        self, values: Mapping[str, Any], used: Container[str | None], origin: str
+    ) -> dict[str, Any]:
+        try:
+            return {
+                clean_text(name): attribute_value(value)
+                for name, value in values.items()
+                if name not in used and self._keeps(name) and not (value is None and name in _ALIASES)
+            }
+        except ValueError as error:
+            raise RecordError(str(error), origin=origin, remedy=SKIP_REMEDY) from None
 
     def _find(self, values: Mapping[str, Any], field: str) -> tuple[str | None, Any]:
         """Return the first key of a field with a value, and the value; else the first key present."""

@@ -93,9 +93,13 @@ def json_text(value: Any) -> str:
     """Return compact JSON with dates in ISO 8601 and null for bytes."""
     try:
         return orjson.dumps(value, default=_json_default).decode()
-    except TypeError:  # integers beyond 64 bits, lone surrogates
+    except TypeError:  # integers beyond 64 bits, lone surrogates, more than 254 levels
+        pass
+    try:
         text = json.dumps(value, default=_json_default, ensure_ascii=False, separators=(",", ":"))
-        return clean_text(text)
+    except RecursionError:
+        raise ValueError("lists and objects are nested too deep") from None
+    return clean_text(text)
 
 
 def _json_default(value: Any) -> Any:
