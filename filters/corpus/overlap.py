@@ -31,7 +31,6 @@ MOST_WORDS = 1000
 
 _PLACES_AT_ONCE = 1 << 18
 _TELLING_WORDS = 3
-_LONGEST_TINY = 1000
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _LINES = re.compile(r"\n\s*")
@@ -92,6 +91,8 @@ class OverlapIndex:
         self._tiny: dict[tuple[bytes, ...], list[Part]] = {}
         for part in parts.tiny:
             self._tiny.setdefault(part.words, []).append(part)
+        longest = max((sum(map(len, words)) for words in self._tiny), default=0)
+        self._longest_tiny = 3 * longest + 20 if longest else 0  # characters, with some marks between words
         self._runs = all_runs([part.words for part in parts.long], range(len(parts.long)), self.words)
         numbers = range(len(parts.long), len(self._parts))
         self._openings = openings([part.words for part in parts.whole], MIN_WORDS)
@@ -133,7 +134,7 @@ class OverlapIndex:
 
     def matches_tiny(self, text: str) -> Match | None:
         """Return the question that is all of the text, and is too short to be found inside one."""
-        if not self._tiny or len(text) > _LONGEST_TINY:
+        if len(text) > self._longest_tiny:
             return None
         return next(self._tiny_matches(tuple(normalized(text).split())), None)
 
