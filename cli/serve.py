@@ -28,6 +28,7 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings; variables and flags win.")
     ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file of the store first.")] = False,
 ) -> None:
     """Serve a store over HTTP until Ctrl-C."""
     settings = server_settings(config, {"host": host, "port": port})
@@ -50,7 +51,7 @@ def serve(
         say(f"try:  {curl(url, 'your question', with_key=settings.api_key is not None)}")
         warn("Ctrl-C stops it")
 
-    with Datastore.open(store) as engine:
+    with Datastore.open(store, verify=verify) as engine:
         engine.load_encoders()  # a server that cannot answer text does not start
         serve_engine(engine, settings, on_ready=announce)
     warn("stopped")

@@ -55,7 +55,7 @@ def write_array(file: BinaryIO, array: NDArray[Any]) -> None:
 
     `ndarray.tofile` writes through a stream of its own: on a full disk it loses a small array silently.
     """
-    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def sync_file(path: Path) -> None:

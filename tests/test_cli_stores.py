@@ -18,6 +18,7 @@ from compactds.cli.main import app
 from compactds.cli.serve import curl, server_settings
 from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
+from compactds.datastore.errors import StoreError
 from compactds.indexer.build import build
 
 runner = CliRunner()
@@ -176,6 +177,20 @@ class TestServe:
         assert done.exit_code == 1
         assert "serving" not in done.stdout
         assert str(model) in done.stderr
+
+    def test_a_store_is_checked_before_it_is_served_if_asked_for(self, store, monkeypatch):
+        asked = []
+
+        def refused(path, *, verify):
+            asked.append(verify)
+            raise StoreError("ann.faiss fails its checksum.")
+
+        monkeypatch.setattr("compactds.datastore.Datastore.open", refused)
+        for flags in ([], ["--verify"]):
+            done = run("serve", store, "--port", "0", *flags)
+            assert done.exit_code == 1
+            assert "fails its checksum" in done.stderr
+        assert asked == [False, True]
 
     def test_wrong_settings_exit_with_2(self, store, monkeypatch):
         assert run("serve", store, "--port", "70000").exit_code == 2

@@ -1,7 +1,10 @@
 """Damage is told, not answered from, and a store that is replaced meanwhile is opened anew."""
 
+import dataclasses
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +20,7 @@ from compactds.datastore.errors import (
     StoreFormatError,
     StoreNotFoundError,
 )
-from compactds.datastore.files import CHECKED_AT_OPEN_BYTES
+from compactds.datastore.files import CHECKED_AT_OPEN_BYTES, record_file
 from compactds.datastore.manifest import read_manifest, write_manifest
 from compactds.datastore.segment import open_index
 from compactds.datastore.verify import VERIFY_ATTEMPTS, verify
@@ -187,6 +190,17 @@ class TestFilesThatDoNotFitTheManifest:
         with pytest.raises(StoreError, match="does not fit in memory") as caught:
             Datastore.open(store)
         assert not isinstance(caught.value, DamagedStoreError)
+        assert len(verify(store)) == 1
+
+    def test_an_encoder_the_store_carries_is_checked_with_verify(self, store):
+        (store / "encoders").mkdir()
+        (store / "encoders" / "model").write_bytes(b"weights")
+        record = dataclasses.asdict(record_file(store / "encoders" / "model"))
+        edit(store, lambda data: data["encoder_files"].update({"encoders/model": record}))
+        Datastore.open(store, verify=True).close()
+        (store / "encoders" / "model").write_bytes(b"Weights")
+        with pytest.raises(DamagedStoreError, match="encoders/model"):
+            Datastore.open(store, verify=True)
         assert len(verify(store)) == 1
 
     def test_an_index_of_an_unknown_kind(self, store):
@@ -362,10 +376,10 @@ class TestPublishing:
 
 def with_digest(manifest):
     """Return a manifest as it is before publishing: the segment's name is its digest alone."""
-    from dataclasses import replace as changed
-
     (segment,) = manifest.segments
-    return changed(manifest, segments=(changed(segment, name=segment.name.split("-")[1]),))
+    return dataclasses.replace(
+        manifest, segments=(dataclasses.replace(segment, name=segment.name.split("-")[1]),)
+    )
 
 
 class TestArguments:
@@ -385,3 +399,28 @@ def test_an_index_is_opened_again_after_it_was_written(store):
     (folder,) = (store / "segments").iterdir()
     index = open_index(folder, manifest.segments[0].index, dimension=8)
     assert index.ram_bytes > 0
+
+
+def test_searches_that_run_while_a_store_is_closed_are_answered_or_told_so(store):
+    vectors = np.random.default_rng(0).standard_normal((3, 8))
+    for _ in range(20):
+        opened = Datastore.open(store)
+        expected = opened.search(vectors=vectors, k=40)
+        started = threading.Barrier(5)
+
+        def search(opened=opened, expected=expected, started=started):
+            started.wait()
+            told = None
+            for _ in range(5):
+                try:
+                    assert opened.search(vectors=vectors, k=40) == expected
+                except StoreError as error:
+                    told = error
+            return told
+
+        with ThreadPoolExecutor(4) as pool:
+            searches = [pool.submit(search) for _ in range(4)]
+            started.wait()
+            opened.close()
+        for told in (running.result() for running in searches):
+            assert told is None or "is closed" in str(told)
