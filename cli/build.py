@@ -142,6 +142,10 @@ def _executor(engine: str, workers: int | None) -> "Executor":
 
     if engine == "local":
         return LocalExecutor(workers or default_workers())
+    if engine == "ray":
+        from compactds.indexer.ray_execution import RayExecutor
+
+        return RayExecutor(workers)
     raise typer.BadParameter(f"{engine!r} is neither local nor ray", param_hint="'--executor'")
 
 
