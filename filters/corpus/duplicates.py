@@ -126,7 +126,9 @@ def signatures(texts: Sequence[str], settings: DuplicateSettings) -> list[bytes]
     if not bands or not len(hashes):
         return identities
     smallest = _sketches(_all_runs(words, hashes, ends, settings.words))[:, : bands * rows]
-    keys = np.array([xxh3_64_intdigest(band) for band in smallest.astype("<u4").reshape(-1, rows)], "<u8")
+    keys = np.array(
+        [xxh3_64_intdigest(band.tobytes()) for band in smallest.astype("<u4").reshape(-1, rows)], "<u8"
+    )
     bands_of = keys.reshape(len(texts), bands)
     return [identity and identity + own.tobytes() for identity, own in zip(identities, bands_of, strict=True)]
 

@@ -34,9 +34,6 @@ class RunTable:
         self._taken = np.zeros(1 << bits, np.bool_)
         self._taken[hashes >> self._shift] = True
 
-    def __len__(self) -> int:
-        return len(self._hashes)
-
     def places(self, hashes: Hashes) -> Positions:
         """Return the places of the hashes that are in the table."""
         likely = np.flatnonzero(self._taken[hashes >> self._shift])
@@ -44,7 +41,8 @@ class RunTable:
             return likely
         looked_up = hashes[likely]
         first = np.searchsorted(self._hashes, looked_up, "left")
-        return likely[self._hashes.take(first, mode="clip") == looked_up]
+        present: Positions = likely[self._hashes.take(first, mode="clip") == looked_up]
+        return present
 
     def find(self, hashes: Hashes, at: Positions) -> Found:
         """Return what the table has of these hashes, which belong to the positions `at` of a text."""
