@@ -11,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from compactds.datastore.ann.base import Mask
+from compactds.datastore.ann.base import NO_ROW
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders import Encoder, load_spec
 from compactds.datastore.encoders.base import EncoderSpec
 from compactds.datastore.errors import (
@@ -32,11 +33,11 @@ from compactds.datastore.queries import (
     check_vectors,
     find_truncated,
 )
-from compactds.datastore.records import Hit, Hits, Passage, SearchReport
-from compactds.datastore.search import merge, search_segment
+from compactds.datastore.records import Hit, Hits, Neighbours, Passage, SearchReport
+from compactds.datastore.search import Ranking, merge, search_segment
 from compactds.datastore.segment import Segment, open_segments
 from compactds.datastore.timing import Clock
-from compactds.filters import Expression, Schema, Where, evaluate, parse_where
+from compactds.filters import Expression, Schema, Where, parse_where
 
 OPEN_ATTEMPTS = 3
 
@@ -172,6 +173,41 @@ class Datastore:
         results = self._search_vectors(queries, effort, expression, timings, clock)
         return results[0] if queries.single else results
 
+    def nearest(
+        self,
+        vectors: ArrayLike,
+        *,
+        k: int = 10,
+        where: Where = None,
+        candidates: int | None = None,
+        recall: float | None = None,
+        effort: int | None = None,
+    ) -> Neighbours:
+        """Return the row numbers and scores of the `k` best passages for each vector, and nothing else.
+
+        What `search` does without reading any text, for programs that keep their own. `vectors` have shape
+        (d,) or (n, d); the results have shape (n, k), places without a row hold -1 and a score of -inf.
+        Rows are numbered in the order of the store. `effort` sets the index's own measure of work (lists
+        probed, or beam width) in place of the recall asked for. With fewer than `candidates` rows in reach
+        of an effort, the best of all allowed rows are still returned.
+
+        Raises SearchError, VectorError or WhereError.
+        """
+        asked = check_effort(k, candidates, recall, effort)
+        expression = None if where is None else parse_where(where, self.schema)
+        queries = self._query_vectors(None, vectors)
+        merged: list[Ranking] = []
+        if len(queries.deciding):
+            _, _, merged = self._rank(queries, asked, expression, Clock({}))
+        if len(merged) == 1 and len(merged[0].rows) == asked.k:
+            return Neighbours(merged[0].rows[np.newaxis], merged[0].scores[np.newaxis])
+        rows = np.full((len(merged), asked.k), NO_ROW, np.int64)
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for place, ranking in enumerate(merged):
+            rows[place, : len(ranking.rows)] = ranking.rows
+            scores[place, : len(ranking.rows)] = ranking.scores
+        return Neighbours(rows, scores)
+
     def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise PassageNotFoundError if the store does not hold it."""
         document_id, mark, position = passage_id.rpartition("#") if isinstance(passage_id, str) else ("",) * 3
@@ -192,10 +228,7 @@ class Datastore:
     def count(self, where: Where = None) -> int:
         """Return how many passages a where expression allows."""
         expression = parse_where(where, self.schema)
-        return sum(
-            segment.rows if mask is None else int(np.count_nonzero(mask))
-            for segment, mask in self._masks(expression)
-        )
+        return _matching(self._allowed(expression))
 
     def facets(
         self, fields: Sequence[str], where: Where = None, limit: int = 10
@@ -215,8 +248,8 @@ class Datastore:
             )
         for name in fields:
             self.schema[name]
-        masks = self._masks(parse_where(where, self.schema))
-        return {name: count_values(name, masks, limit) for name in fields}
+        allowed = self._allowed(parse_where(where, self.schema))
+        return {name: count_values(name, allowed, limit) for name in fields}
 
     def describe(self) -> dict[str, Any]:
         """Return what the store is, as JSON data: counts, schema, encoders, index, sizes in bytes."""
@@ -299,20 +332,9 @@ class Datastore:
         timings: dict[str, float],
         clock: Clock,
     ) -> list[Hits]:
-        masks = self._masks(expression)
-        matching = sum(
-            segment.rows if mask is None else int(np.count_nonzero(mask)) for segment, mask in masks
-        )
-        clock.lap("filter")
-        plans, found = [], []
-        for (segment, mask), offset in zip(masks, self._offsets, strict=False):
-            plan, rankings = search_segment(segment, mask, queries.proposing, queries.deciding, effort, clock)
-            plans.append(plan)
-            found.append([(ranking, offset) for ranking in rankings])
-        merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
+        plan_name, matching, merged = self._rank(queries, effort, expression, clock)
         passages = self._fetch([ranking.rows for ranking in merged])
         clock.lap("fetch")
-        plan_name = "+".join(sorted(set(plans))) or "none"
         return [
             Hits(
                 (
@@ -324,11 +346,27 @@ class Datastore:
             for ranking, texts, truncated in zip(merged, passages, queries.truncated, strict=True)
         ]
 
-    def _masks(self, expression: Expression | None) -> list[tuple[Segment, Mask | None]]:
-        if expression is None:
-            return [(segment, None) for segment in self._open_segments]
+    def _rank(
+        self, queries: Queries, effort: Effort, expression: Expression | None, clock: Clock
+    ) -> tuple[str, int, list[Ranking]]:
+        """Return the plan's name, the number of allowed rows, and the best global rows of every query."""
+        allowed = self._allowed(expression)
+        clock.lap("filter")
+        plans, found = [], []
+        for (segment, rows), offset in zip(allowed, self._offsets, strict=False):
+            plan, rankings = search_segment(segment, rows, queries.proposing, queries.deciding, effort, clock)
+            plans.append(plan)
+            found.append([(ranking, offset) for ranking in rankings])
+        if len(found) == 1:
+            merged = [ranking for ranking, _ in found[0]]
+        else:
+            merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
+        return "+".join(sorted(set(plans))) or "none", _matching(allowed), merged
+
+    def _allowed(self, expression: Expression | None) -> list[tuple[Segment, Bitmap | None]]:
+        """Return the rows of every segment that an expression allows, None for all."""
         return [
-            (segment, evaluate(expression, segment.attributes, segment.rows))
+            (segment, None if expression is None else segment.attributes.filter.rows(expression))
             for segment in self._open_segments
         ]
 
@@ -351,6 +389,10 @@ class Datastore:
                     encoder = load_spec(spec, store_root=self.path)
                     self._encoders[spec.fingerprint] = encoder
         return encoder
+
+
+def _matching(allowed: Sequence[tuple[Segment, Bitmap | None]]) -> int:
+    return sum(segment.rows if rows is None else rows.count for segment, rows in allowed)
 
 
 def _check_encoder(spec: EncoderSpec, manifest: Manifest) -> None:

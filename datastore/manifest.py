@@ -35,10 +35,15 @@ class IndexRecord:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPoint:
-    """Hold one measured point: at `effort`, the mean recall@`k` after exact scoring, and its cost."""
+    """Hold one measured point: an effort with K candidates, its recall@10 and its cost a query.
+
+    `recall` was measured on passages of the store; `promised` is what a query never seen may rely on.
+    """
 
     effort: int
+    candidates: int
     recall: float
+    promised: float
     milliseconds: float
 
 

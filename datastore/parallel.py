@@ -5,9 +5,8 @@ run as many teams as requests, each waiting for the others' cores.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -18,13 +17,17 @@ MOST_QUERIES_A_TASK = 64
 Result = TypeVar("Result")
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let faiss work in the calling thread alone; the setting is the thread's own, and is put back."""
+def alone(task: Callable[[slice], list[Result]], part: slice) -> list[Result]:
+    """Return what `task` gives for a slice, with faiss working in the calling thread alone.
+
+    The number of faiss's threads is the calling thread's own setting, and is put back.
+    """
     before = faiss.omp_get_max_threads()
+    if before == 1:
+        return task(part)
     faiss.omp_set_num_threads(1)
     try:
-        yield
+        return task(part)
     finally:
         faiss.omp_set_num_threads(before)
 
@@ -34,20 +37,15 @@ def share_out(task: Callable[[slice], list[Result]], count: int) -> list[Result]
 
     The workers are shared by all callers, so that concurrent batches do not outnumber the cores.
     """
-    if count == 0:
-        return []
+    if count < 2:
+        return alone(task, slice(0, 1)) if count else []
     workers = os.cpu_count() or 1
     size = min(MOST_QUERIES_A_TASK, -(-count // workers))
     slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     if len(slices) < 2:
-        return [result for part in slices for result in _alone(task, part)]
-    parts = _workers(workers).map(lambda part: _alone(task, part), slices)
+        return [result for part in slices for result in alone(task, part)]
+    parts = _workers(workers).map(lambda part: alone(task, part), slices)
     return [result for part in parts for result in part]
-
-
-def _alone(task: Callable[[slice], list[Result]], part: slice) -> list[Result]:
-    with one_thread():
-        return task(part)
 
 
 @lru_cache(maxsize=1)

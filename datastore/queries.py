@@ -1,5 +1,6 @@
 """Check what a caller asks for before any work is done."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,19 @@ from compactds.datastore.errors import SearchError, UnsupportedModeError, Vector
 
 MAX_K = 10_000
 MAX_CANDIDATES = 100_000
+MAX_EFFORT = 1_000_000
 SPECIAL_TOKENS = 8
 """More than any model puts around a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Hold how much a search asks for: k results, K candidates, a recall target."""
+    """Hold how much a search asks for: k results, K candidates, a recall target, the index's own effort."""
 
     k: int
-    candidates: int | None
-    recall: float | None
+    candidates: int | None = None
+    recall: float | None = None
+    effort: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def find_truncated(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
     return found
 
 
-def check_effort(k: Any, candidates: Any, recall: Any) -> Effort:
+def check_effort(k: Any, candidates: Any, recall: Any, effort: Any = None) -> Effort:
     """Return the checked parameters of a search, or raise SearchError naming the one at fault."""
     _check_count("k", k, MAX_K)
     if candidates is not None:
@@ -89,7 +92,15 @@ def check_effort(k: Any, candidates: Any, recall: Any) -> Effort:
                 remedy="Ask for 0.95, say; 1.0 searches exactly.",
             )
         recall = float(recall)
-    return Effort(int(k), candidates, recall)
+    if effort is not None:
+        _check_count("effort", effort, MAX_EFFORT)
+        if recall is not None:
+            raise SearchError(
+                "recall and effort are both given.",
+                value=effort,
+                remedy="Leave effort out: the recall asked for chooses it.",
+            )
+    return Effort(int(k), candidates, recall, effort)
 
 
 def check_queries(query: Any) -> tuple[list[str], bool]:
@@ -111,6 +122,15 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     Raises VectorError for another dimension than the encoder's, and for vectors that are zero or not
     finite. Vectors are scaled to length one if the encoder's are.
     """
+    if (
+        isinstance(vectors, np.ndarray)
+        and vectors.dtype == np.float32
+        and vectors.shape == (encoder.dimension,)
+    ):
+        squared = float(vectors.dot(vectors))
+        if 0 < squared < math.inf:  # what nearly all callers give, checked without temporary arrays
+            scale = 1 / math.sqrt(squared) if encoder.normalized else 1.0
+            return (vectors * np.float32(scale))[np.newaxis], True
     try:
         with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is refused
             array = np.asarray(vectors, dtype=np.float32)
@@ -130,7 +150,7 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
             remedy=f"Give vectors of {encoder.model or 'the encoder the store was built with'}.",
         )
     with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(array, axis=1, keepdims=True)
+        lengths = np.sqrt(np.einsum("ij,ij->i", array, array))[:, np.newaxis]
     bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
     if len(bad):
         raise VectorError(

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -66,3 +69,14 @@ class Hits(list[Hit]):
     def __init__(self, hits: Iterable[Hit], report: SearchReport) -> None:
         super().__init__(hits)
         self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Hold the best rows of each query vector, best first, and their exact scores, both of shape (n, k).
+
+    Places without a row hold -1 and a score of -inf.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compactds.datastore.ann.base import NO_ROW, AnnIndex, Mask, Rows, Scores
+from compactds.datastore.ann.base import NO_ROW, AnnIndex, Rows, Scores
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import Plan, choose_plan
@@ -18,6 +19,9 @@ from compactds.datastore.vectors import ExactVectors, inner_products
 
 MATRIX_FROM_QUERIES = 8
 """From so many queries on, a scan multiplies matrices: faster, but with the threads of BLAS."""
+
+SCORE_AT_ONCE_ROWS = 32_768
+"""Up to so many allowed rows, they are scored like candidates, which needs no merging."""
 
 _matrix_turn = threading.Lock()
 
@@ -45,11 +49,13 @@ def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     return scores[order], rows[order]
 
 
-def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Mask | None) -> list[Ranking]:
+def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Bitmap | None) -> list[Ranking]:
     """Score every allowed row exactly, in bounded memory, for a batch of queries."""
-    rows = None if allowed is None else np.flatnonzero(allowed)
+    rows = None if allowed is None else allowed.rows()
     total = vectors.rows if rows is None else len(rows)
     by_matrix = len(queries) >= MATRIX_FROM_QUERIES
+    if rows is not None and total <= SCORE_AT_ONCE_ROWS and not by_matrix:
+        return [rescore(vectors, query, rows, k) for query in queries]
     rankings = [EMPTY] * len(queries)
     for numbers, block in vectors.blocks(rows):
         if by_matrix:
@@ -61,21 +67,21 @@ def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Mask | None) 
                 np.concatenate((ranking.scores, scores)), np.concatenate((ranking.rows, numbers)), k
             )
             rankings[place] = Ranking(*merged, total)
-    if by_matrix:  # with the scores that a query on its own gets
-        rankings = [
-            replace(rescore(vectors, query, ranking.rows, k), scored=total)
-            for query, ranking in zip(queries, rankings, strict=True)
-        ]
-    return rankings
+    return [  # with the scores that every other way of finding them gives
+        replace(rescore(vectors, query, ranking.rows, k), scored=total)
+        for query, ranking in zip(queries, rankings, strict=True)
+    ]
 
 
 def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Ranking:
     """Score candidate rows of one query exactly; places without a row are dropped."""
-    rows = np.sort(rows[rows != NO_ROW])
-    return Ranking(*best(vectors.score(query, rows), rows, k), len(rows))
+    rows = np.sort(rows if not len(rows) or rows[-1] != NO_ROW else rows[rows != NO_ROW])
+    scores = vectors.score(query, rows)
+    order = np.argsort(-scores, kind="stable")[:k]  # rows ascend, so that equal scores order by row
+    return Ranking(scores[order], rows[order], len(rows))
 
 
-def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Mask | None) -> Rows:
+def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Bitmap | None) -> Rows:
     """Return candidate rows for every query, shape (n, plan.candidates), filled up with NO_ROW."""
     _, rows = index.search(queries, plan.candidates, effort=plan.effort, allowed=allowed)
     return rows
@@ -87,7 +93,7 @@ def complete(
     rankings: list[Ranking],
     k: int,
     *,
-    allowed: Mask | None,
+    allowed: Bitmap | None,
     matching: int,
 ) -> list[Ranking]:
     """Score all allowed rows exactly for every query that got fewer than min(k, matching) of them."""
@@ -101,19 +107,23 @@ def complete(
 
 
 def search_segment(
-    segment: Segment, mask: Mask | None, proposing: Vectors, deciding: Vectors, effort: Effort, clock: Clock
+    segment: Segment,
+    allowed: Bitmap | None,
+    proposing: Vectors,
+    deciding: Vectors,
+    effort: Effort,
+    clock: Clock,
 ) -> tuple[str, list[Ranking]]:
     """Search one segment for a batch of queries; return the name of the plan, and a ranking a query.
 
-    `proposing` are the queries as the index's encoder sees them, `deciding` as the exact one does.
+    `allowed` are the rows that may be returned, all if None. `proposing` are the queries as the
+    index's encoder sees them, `deciding` as the exact one does.
     """
-    matching = segment.rows if mask is None else int(np.count_nonzero(mask))
+    matching = segment.rows if allowed is None else allowed.count
     plan = choose_plan(
+        effort,
         matching=matching,
-        filtered=mask is not None,
-        k=effort.k,
-        candidates=effort.candidates,
-        recall=effort.recall,
+        filtered=allowed is not None,
         index_filters=segment.index.filters,
         calibration=segment.record.calibration,
     )
@@ -122,7 +132,7 @@ def search_segment(
 
         def answer(part: slice) -> list[Ranking]:
             start = time.perf_counter()
-            proposed = propose(segment.index, proposing[part], plan, mask)
+            proposed = propose(segment.index, proposing[part], plan, allowed)
             middle = time.perf_counter()
             rankings = [
                 rescore(segment.vectors, query, rows, effort.k)
@@ -134,9 +144,9 @@ def search_segment(
 
         rankings = share_out(answer, len(proposing))
         clock.lap_shares({"candidates": spent[0], "exact": spent[1]})
-        rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=mask, matching=matching)
+        rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=allowed, matching=matching)
     else:
-        rankings = scan(segment.vectors, deciding, effort.k, mask)
+        rankings = scan(segment.vectors, deciding, effort.k, allowed)
     clock.lap("exact")
     return plan.name, rankings
 

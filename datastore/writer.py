@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.ann.flat import build_flat
 from compactds.datastore.ann.hnsw import build_hnsw
-from compactds.datastore.ann.ivf import TRAINING_ROWS_PER_LIST, build_ivf
+from compactds.datastore.ann.ivf import build_ivf, training_rows
 from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
-from compactds.datastore.calibration import calibrate
+from compactds.datastore.calibration import calibrate, held_out_rows, hold_out
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import StoreError
 from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder, write_array
 from compactds.datastore.lookup import ENTRY, lookup_entries, sort_lookup
 from compactds.datastore.manifest import (
     SEGMENT_NAME,
+    CalibrationPoint,
     IndexRecord,
     Manifest,
     SegmentRecord,
@@ -166,8 +167,15 @@ def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: i
         case "hnsw":
             build_hnsw(path, blocks, dimension=vectors.dimension, rows=vectors.rows)
         case "ivf":
-            sample = _sample(vectors, TRAINING_ROWS_PER_LIST * plan.lists, seed)
-            parameters = build_ivf(path, blocks, dimension=vectors.dimension, sample=sample, lists=plan.lists)
+            sample = _sample(vectors, training_rows(vectors.rows, plan.lists), seed)
+            parameters = build_ivf(
+                path,
+                blocks,
+                dimension=vectors.dimension,
+                sample=sample,
+                lists=plan.lists,
+                shape=plan.shape(vectors.dimension),
+            )
     return IndexRecord(plan.kind, path.name, parameters, plan.ram_bytes, plan.reason)
 
 
@@ -186,7 +194,10 @@ def finish_segment(
     The segment's name carries a digest of its content; the ledger, which holds timings, is not in it.
     """
     opened = open_index(writer.folder, index, dimension=proposing.dimension)
-    points = calibrate(opened, proposing, deciding)
+    points: tuple[CalibrationPoint, ...] = ()
+    if not opened.exact:
+        held_out = hold_out(proposing, deciding, held_out_rows(deciding.rows))
+        points = calibrate(opened, deciding, held_out)
     index = replace(index, ram_bytes=opened.ram_bytes)
     content = (PASSAGES_FILE, ATTRIBUTES_FILE, DOCUMENTS_FILE, exact_file(dtype), index.file, *extra_files)
     files = {name: _synced_record(writer.folder / name) for name in content}
@@ -232,10 +243,19 @@ def publish(root: Path, folder: Path, manifest: Manifest, *, replaces: Manifest 
 
 
 def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:
+    """Return up to `count` rows to train on, without those that calibrate, if there are enough others."""
     rows = np.arange(vectors.rows)
-    if vectors.rows > count:
-        rows = np.sort(np.random.default_rng(seed).choice(vectors.rows, count, replace=False))
-    return np.concatenate([block for _, block in vectors.blocks(rows)])
+    held_out = held_out_rows(vectors.rows)
+    if vectors.rows - len(held_out) >= count:
+        rows = np.delete(rows, held_out)
+    if len(rows) > count:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+    sample = np.empty((len(rows), vectors.dimension), np.float32)
+    done = 0
+    for _, block in vectors.blocks(rows):
+        sample[done : done + len(block)] = block
+        done += len(block)
+    return sample
 
 
 def _synced_record(path: Path) -> FileRecord:

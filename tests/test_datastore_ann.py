@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
-from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index
-from compactds.datastore.ann.hnsw import hnsw_ram_bytes
-from compactds.datastore.ann.ivf import code_shape, list_count
+from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index, code_sizes
+from compactds.datastore.ann.ivf import COARSE_CODES_FROM_LISTS, code_shape, list_count
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.manifest import IndexRecord
 from compactds.datastore.segment import open_index
 from compactds.datastore.vectors import ExactVectors
@@ -89,7 +89,7 @@ def test_scores_come_best_first_and_belong_to_their_rows(built, vectors, queries
     scores, rows = index.search(queries, 20, effort=full_effort(index))
     assert (np.diff(scores, axis=1) <= 0).all()
     true_scores = np.take_along_axis(queries @ vectors.T, rows, axis=1)
-    assert np.abs(scores - true_scores).max() < (0.35 if not index.exact else 1e-5)
+    assert np.abs(scores - true_scores).max() < (0.6 if not index.exact else 1e-5)
 
 
 def test_rows_are_never_repeated(built, queries):
@@ -128,9 +128,9 @@ def test_a_mask_is_never_broken_and_never_empties_the_result(built, vectors, que
     allowed = np.random.default_rng(5).random(ROWS) < share
     if not index.filters:
         with pytest.raises(ValueError, match="does not filter"):
-            index.search(queries, 10, effort=10, allowed=allowed)
+            index.search(queries, 10, effort=10, allowed=Bitmap.from_mask(allowed))
         return
-    _, rows = index.search(queries, 10, effort=full_effort(index), allowed=allowed)
+    _, rows = index.search(queries, 10, effort=full_effort(index), allowed=Bitmap.from_mask(allowed))
     assert allowed[rows[rows != NO_ROW]].all()
     wanted = min(10, int(allowed.sum()))
     assert ((rows != NO_ROW).sum(axis=1) == wanted).all()
@@ -163,7 +163,7 @@ def two_threads():
 
 def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path, two_threads):
     record, _ = built
-    plan = IndexPlan(record.kind, 0, list_count(ROWS), "")
+    plan = IndexPlan(record.kind, 0, list_count(ROWS), "", record.parameters.get("code_bytes", 0))
     contents = []
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -172,30 +172,66 @@ def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path, two_threads)
     assert contents[0] == contents[1]
 
 
+@pytest.fixture(scope="module")
+def many_lists(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, AnnIndex]:
+    """An IVF index with so many lists that their centroids have codes of their own."""
+    draw = np.random.default_rng(8)
+    centres = draw.standard_normal((300, DIMENSION))
+    rows = centres[draw.integers(0, 300, 20_000)] + 0.6 * draw.standard_normal((20_000, DIMENSION))
+    array = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("many")
+    plan = choose_index(len(array), DIMENSION, memory_bytes=1 << 30, kind="ivf", code_bytes=8)
+    assert plan.lists >= COARSE_CODES_FROM_LISTS
+    record = write_index(folder, plan, store_vectors(folder, array))
+    index = open_index(folder, record, dimension=DIMENSION)
+    assert abs(index.ram_bytes - plan.ram_bytes) <= 0.1 * plan.ram_bytes
+    return array, index
+
+
+def test_codes_of_centroids_lose_next_to_nothing(many_lists):
+    array, index = many_lists
+    _, rows = index.search(array[:200], 100, effort=index.lists // 4)
+    assert recall(rows, exhaustive(array, array[:200], 10)) >= 0.97
+    _, rows = index.search(array[:200], 400, effort=index.lists)
+    assert recall(rows, exhaustive(array, array[:200], 10)) >= 0.995
+
+
 class TestChoice:
     def test_few_passages_get_a_flat_index(self):
         assert choose_index(FLAT_BELOW_ROWS - 1, 384, memory_bytes=1 << 30).kind == "flat"
 
-    def test_more_get_a_graph_while_it_fits(self):
-        budget = hnsw_ram_bytes(FLAT_BELOW_ROWS, 384)
-        assert choose_index(FLAT_BELOW_ROWS, 384, memory_bytes=budget).kind == "hnsw"
-        assert choose_index(FLAT_BELOW_ROWS, 384, memory_bytes=budget - 1).kind == "ivf"
+    def test_more_get_the_finest_codes_that_fit(self):
+        fine = choose_index(1_000_000, 384, memory_bytes=1 << 30)
+        assert (fine.kind, fine.code_bytes) == ("ivf", 40)
+        coarser = choose_index(1_000_000, 384, memory_bytes=fine.ram_bytes - 1)
+        assert (coarser.kind, coarser.code_bytes) == ("ivf", 32)
+        assert coarser.ram_bytes < fine.ram_bytes
+
+    def test_the_code_size_can_be_given(self):
+        assert choose_index(1_000_000, 384, memory_bytes=1 << 30, code_bytes=64).code_bytes == 64
+
+    def test_384_dimensions_take_at_most_64_bytes_a_vector(self):
+        for rows in (100_000, 1_000_000, 10_000_000):
+            assert choose_index(rows, 384, memory_bytes=1 << 40).ram_bytes <= 64 * rows
 
     def test_a_small_budget_gets_codes_even_for_few_passages(self):
-        assert choose_index(40_000, 384, memory_bytes=10 << 20).kind == "ivf"
+        assert choose_index(9_000, 384, memory_bytes=10 << 20).kind == "ivf"
 
     def test_a_budget_too_small_says_the_least_that_would_do(self):
         with pytest.raises(BudgetError, match=r"Give at least [\d,]+ bytes"):
             choose_index(1_000_000, 384, memory_bytes=1 << 20)
 
     def test_a_kind_that_is_asked_for_is_taken(self):
-        assert choose_index(100, 384, memory_bytes=1 << 30, kind="hnsw").kind == "hnsw"
+        kinds = [choose_index(100, 384, memory_bytes=1 << 30, kind=kind).kind for kind in KINDS]
+        assert kinds == list(KINDS)
 
     @pytest.mark.parametrize("dimension", [2, 7, 32, 100, 256, 384, 768, 1024, 4096])
     def test_codes_fit_any_dimension(self, dimension):
-        quantisers, rotated = code_shape(dimension)
-        assert rotated % quantisers == 0
-        assert 0 < rotated <= dimension
+        for size in code_sizes(dimension):
+            shape = code_shape(dimension, size)
+            assert shape.rotated % shape.quantisers == 0
+            assert 0 < shape.rotated <= dimension
+            assert shape.bytes <= max(size, 1)
 
     def test_lists_never_outnumber_what_training_needs(self):
-        assert [list_count(rows) for rows in (1, 38, 100, 10_000, 1_000_000)] == [1, 1, 2, 256, 4000]
+        assert [list_count(rows) for rows in (1, 38, 100, 10_000, 1_000_000)] == [1, 1, 2, 200, 2000]

@@ -145,6 +145,33 @@ def test_the_report_says_how_the_answer_was_found(store):
     assert store.search("light", where={"year": 1}).report.plan == "none"
 
 
+def test_nearest_returns_the_rows_and_scores_of_a_search(built, encoder):
+    with Datastore.open(built, encoder=encoder) as store:
+        vectors = encoder.encode_queries(QUERIES)
+        for where in (None, {"subject": "physics"}):
+            hits = store.search(QUERIES, k=5, where=where)
+            found = store.nearest(vectors, k=5, where=where)
+            assert found.rows.shape == found.scores.shape == (len(QUERIES), 5)
+            for query, vector in zip(hits, vectors, strict=True):
+                (alone,), (scores,) = (lambda n: (n.rows, n.scores))(store.nearest(vector, k=5, where=where))
+                assert [hit.score for hit in query] == scores.tolist()
+                ids = [store._fetch([np.array([row])])[0][0].id for row in alone]
+                assert [hit.passage.id for hit in query] == ids
+
+
+def test_nearest_fills_up_what_a_filter_leaves_empty(store, encoder):
+    found = store.nearest(encoder.encode_queries(QUERIES[:1]), k=5, where={"subject": "alchemy"})
+    assert found.rows.tolist() == [[-1] * 5]
+    assert np.isneginf(found.scores).all()
+    assert store.nearest(np.empty((0, 32)), k=3).rows.shape == (0, 3)
+
+
+@pytest.mark.parametrize("wrong", [{"effort": 0}, {"effort": 2.5}, {"effort": 8, "recall": 0.9}])
+def test_nearest_says_which_parameter_is_wrong(store, encoder, wrong):
+    with pytest.raises(SearchError, match="effort"):
+        store.nearest(encoder.encode_queries(["light"]), **wrong)
+
+
 def test_threads_get_what_one_thread_gets(built, encoder):
     with Datastore.open(built, encoder=encoder) as store:
         jobs = [(QUERIES[n % 4], FILTERS[n % 7], 1 + n % 5, (None, 0.5, 1.0)[n % 3]) for n in range(120)]

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactds.datastore.calibration import calibrate
+from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.calibration import calibrate, held_out_rows, hold_out, queries_from_elsewhere
 from compactds.datastore.manifest import CalibrationPoint
 from compactds.datastore.parallel import share_out
-from compactds.datastore.plan import choose_plan, effort_for
+from compactds.datastore.plan import choose_plan, point_for
+from compactds.datastore.queries import Effort
 from compactds.datastore.search import EMPTY, Ranking, best, complete, rescore, scan
 from compactds.datastore.timing import Clock
 from compactds.datastore.vectors import ExactVectors, widen
@@ -33,6 +35,28 @@ def test_gathered_rows_are_the_stored_ones_in_the_order_asked(tmp_path, array, d
     expected = array[rows].astype(dtype).astype(np.float32)
     np.testing.assert_array_equal(vectors.gather(rows), expected)
     assert vectors.gather(np.empty(0, np.int64)).shape == (0, 48)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_scores_are_inner_products_with_the_stored_rows(tmp_path, array, dtype, monkeypatch):
+    monkeypatch.setattr("compactds.datastore.vectors.GATHER_BYTES", 4_800)  # several gathers
+    vectors = stored(tmp_path, array, dtype)
+    rows = np.random.default_rng(2).integers(0, 5_000, 333)
+    scores = vectors.score(array[1], rows)
+    np.testing.assert_allclose(scores, vectors.gather(rows) @ array[1], atol=1e-4)
+    np.testing.assert_array_equal(scores[100:133], vectors.score(array[1], rows[100:133]))
+    assert vectors.score(array[1], rows[:0]).shape == (0,)
+
+
+def test_pages_are_asked_for_only_while_rows_have_to_be_read_from_disk(tmp_path, array, monkeypatch):
+    vectors = stored(tmp_path, array, "float16")
+    asked, reads = [], iter([0, 7, 7, 7, 7, 7, 7, 9])
+    monkeypatch.setattr(vectors, "_prefetch", lambda rows: asked.append(len(rows)))
+    monkeypatch.setattr("compactds.datastore.vectors._reads", lambda: next(reads))
+    for count in (1, 2, 3, 4):  # reads at the first and the last
+        vectors.gather(np.arange(count))
+    assert asked == [1, 2]
+    assert vectors._cold
 
 
 def test_every_half_float_is_widened_exactly():
@@ -69,7 +93,7 @@ def test_a_query_gets_the_same_scores_alone_and_in_a_batch(tmp_path, array, dtyp
 def test_a_scan_under_a_mask_returns_allowed_rows_only(tmp_path, array):
     allowed = np.zeros(5_000, dtype=bool)
     allowed[[5, 50, 4_000]] = True
-    (ranking,) = scan(stored(tmp_path, array), array[:1], 10, allowed)
+    (ranking,) = scan(stored(tmp_path, array), array[:1], 10, Bitmap.from_mask(allowed))
     assert sorted(ranking.rows) == [5, 50, 4_000]
 
 
@@ -85,10 +109,12 @@ def test_short_results_are_completed_and_others_left_alone(tmp_path, array):
     allowed = np.zeros(5_000, dtype=bool)
     allowed[:20] = True
     good = Ranking(np.zeros(10, np.float32), np.arange(10), 10)
-    first, second = complete(vectors, array[:2], [EMPTY, good], 10, allowed=allowed, matching=20)
+    first, second = complete(
+        vectors, array[:2], [EMPTY, good], 10, allowed=Bitmap.from_mask(allowed), matching=20
+    )
     assert len(first.rows) == 10
     assert second is good
-    assert complete(vectors, array[:1], [good], 10, allowed=allowed, matching=20)[0] is good
+    assert complete(vectors, array[:1], [good], 10, allowed=Bitmap.from_mask(allowed), matching=20)[0] is good
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -100,33 +126,42 @@ def test_the_best_are_ordered_by_score_then_row(scores, k):
     assert list(zip(found_scores.tolist(), found_rows.tolist(), strict=True)) == expected
 
 
-POINTS = (CalibrationPoint(2, 0.7, 0.1), CalibrationPoint(8, 0.9, 0.2), CalibrationPoint(32, 0.97, 0.5))
+POINTS = (
+    CalibrationPoint(2, 32, 0.75, 0.7, 0.1),
+    CalibrationPoint(8, 64, 0.92, 0.9, 0.2),
+    CalibrationPoint(32, 128, 0.98, 0.97, 0.5),
+)
 
 
 def plan(**changes):
     facts = {
         "matching": 100_000,
         "filtered": False,
-        "k": 10,
-        "candidates": None,
-        "recall": None,
         "index_filters": True,
         "calibration": POINTS,
     }
-    return choose_plan(**{**facts, **changes})
+    asked = {"k": 10} | {name: changes.pop(name) for name in set(changes) - facts.keys()}
+    return choose_plan(Effort(**asked), **{**facts, **changes})
 
 
 class TestPlan:
     def test_an_open_search_asks_the_index_for_the_default_recall(self):
-        assert (plan().name, plan().effort, plan().candidates) == ("ann", 32, 100)
+        assert (plan().name, plan().effort, plan().candidates) == ("ann", 32, 128)
 
     def test_a_recall_target_sets_the_effort(self):
-        assert plan(recall=0.85).effort == 8
+        assert (plan(recall=0.85).effort, plan(recall=0.85).candidates) == (8, 64)
         assert plan(recall=0.5).effort == 2
 
+    def test_what_is_promised_counts_not_what_was_measured(self):
+        assert plan(recall=0.91).effort == 32
+
+    def test_an_effort_of_its_own_goes_before_the_calibrated_one(self):
+        assert (plan(effort=5).effort, plan(effort=5, candidates=40).candidates) == (5, 40)
+
     def test_a_target_beyond_the_curve_takes_its_end(self):
-        assert effort_for(POINTS, 0.999) == 32
-        assert effort_for((), 0.9) == 0
+        assert point_for(POINTS, 0.999) is POINTS[-1]
+        assert point_for((), 0.9) is None
+        assert plan(calibration=()).candidates == 100
 
     def test_full_recall_scans(self):
         assert plan(recall=1.0).name == "exact"
@@ -144,7 +179,7 @@ class TestPlan:
         assert plan(matching=0).name == "none"
 
     def test_candidates_grow_with_k(self):
-        assert plan(k=50).candidates == 500
+        assert plan(k=50).candidates == 640
         assert plan(k=50, candidates=60).candidates == 60
 
 
@@ -156,6 +191,9 @@ class Shuffling:
     def __init__(self, array):
         self.array = array
 
+    def cost_us(self, effort):
+        return effort
+
     def search(self, queries, count, *, effort, allowed=None):
         scores = queries @ self.array[: 100 * effort].T
         rows = np.argsort(-scores, axis=1)[:, :count]
@@ -165,16 +203,53 @@ class Shuffling:
 def test_calibration_measures_recall_and_stops_when_there_is_no_more_to_gain(tmp_path, array):
     unit = array / np.linalg.norm(array, axis=1, keepdims=True)
     vectors = stored(tmp_path, unit)
-    points = calibrate(Shuffling(unit), vectors, vectors)
+    points = calibrate(Shuffling(unit), vectors, hold_out(vectors, vectors, held_out_rows(len(unit))))
     assert [point.effort for point in points] == [1, 10, 25, 50]
     assert [round(point.recall, 1) for point in points] == pytest.approx([0.0, 0.2, 0.5, 1.0], abs=0.06)
     assert points[-1].recall == 1.0
+    assert all(point.promised < point.recall for point in points[:-1])
+
+
+def test_queries_from_elsewhere_are_measured_against_every_row(tmp_path, array):
+    vectors = stored(tmp_path, array)
+    queries = np.random.default_rng(9).standard_normal((40, array.shape[1])).astype(np.float32)
+    held_out = queries_from_elsewhere(queries, queries, vectors)
+    expected = np.argsort(-(queries @ vectors.gather(np.arange(vectors.rows)).T), axis=1)[:, :10]
+    np.testing.assert_array_equal(held_out.truth, expected)
+    assert calibrate(Shuffling(array), vectors, held_out)[-1].recall == 1.0
+
+
+def test_what_costs_more_and_finds_less_is_not_kept(tmp_path, array):
+    class Worsening(Shuffling):
+        efforts = (50, 10)
+
+        def cost_us(self, effort):
+            return 60 - effort
+
+    vectors = stored(tmp_path, array)
+    points = calibrate(Worsening(array), vectors, hold_out(vectors, vectors, held_out_rows(len(array))))
+    assert {point.effort for point in points} == {50}
+
+
+def test_held_out_rows_are_drawn_alike_every_time():
+    rows = held_out_rows(50_000)
+    assert len(np.unique(rows)) == 1_000
+    np.testing.assert_array_equal(rows, held_out_rows(50_000))
+    assert [len(held_out_rows(count)) for count in (1, 2, 100, 5_000)] == [1, 2, 10, 500]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_nothing_to_find_is_nothing_to_calibrate(tmp_path, array, rows):
+    vectors = stored(tmp_path, array[:rows] if rows else array[:1])
+    held_out = hold_out(vectors, vectors, np.arange(rows))
+    assert calibrate(Shuffling(array), vectors, held_out) == ()
 
 
 def test_an_exact_index_needs_no_calibration(tmp_path, array):
     index = Shuffling(array)
     index.exact = True
-    assert calibrate(index, stored(tmp_path, array), stored(tmp_path, array)) == ()
+    vectors = stored(tmp_path, array)
+    assert calibrate(index, vectors, hold_out(vectors, vectors, np.arange(3))) == ()
 
 
 class TestSharingOut:

@@ -5,11 +5,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 NO_ROW = -1
 """Fills the places of a result for which the index found no row."""
@@ -29,7 +29,7 @@ class AnnIndex(Protocol):
 
     @property
     def filters(self) -> bool:
-        """Tell whether `search` accepts a mask of allowed rows."""
+        """Tell whether `search` accepts a set of allowed rows."""
         ...
 
     @property
@@ -42,8 +42,12 @@ class AnnIndex(Protocol):
         """Return the ladder of efforts worth calibrating, cheapest first; empty if it has none."""
         ...
 
+    def cost_us(self, effort: int) -> float:
+        """Return about how many microseconds a search of this effort takes: a model, not a measurement."""
+        ...
+
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Mask | None = None
+        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
     ) -> tuple[Scores, Rows]:
         """Return up to `count` rows a query, best first: scores and row numbers, shape (n, count).
 

@@ -1,25 +1,35 @@
-"""Choose the kind of ANN index for a corpus and a memory budget."""
+"""Choose the kind of ANN index, and the size of its codes, for a corpus and a memory budget."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.hnsw import hnsw_ram_bytes
-from compactds.datastore.ann.ivf import code_shape, ivf_ram_bytes, list_count
+from compactds.datastore.ann.ivf import CodeShape, code_shape, ivf_ram_bytes, list_count
 from compactds.datastore.errors import SearchError
 
 IndexKind = Literal["flat", "hnsw", "ivf"]
 
-FLAT_BELOW_ROWS = 50_000
+FLAT_BELOW_ROWS = 10_000
+DIMENSIONS_PER_BYTE = (9.6, 12, 16, 24, 32)
+"""How many dimensions share a byte of code, finest first: 40, 32, 24, 16 and 12 bytes of 384 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """Hold a choice: the kind, its predicted memory when open, and the reason in one sentence."""
+    """Hold a choice: the kind, its predicted memory when open, and the reason in one sentence.
+
+    `lists` and `code_bytes` are 0 for kinds that have none.
+    """
 
     kind: IndexKind
     ram_bytes: int
     lists: int
     reason: str
+    code_bytes: int = 0
+
+    def shape(self, dimension: int) -> CodeShape:
+        """Return the shape of the codes for vectors of `dimension`."""
+        return code_shape(dimension, self.code_bytes)
 
 
 class BudgetError(SearchError):
@@ -29,33 +39,49 @@ class BudgetError(SearchError):
 
 
 def choose_index(
-    rows: int, dimension: int, *, memory_bytes: int, kind: IndexKind | Literal["auto"] = "auto"
+    rows: int,
+    dimension: int,
+    *,
+    memory_bytes: int,
+    kind: IndexKind | Literal["auto"] = "auto",
+    code_bytes: int | None = None,
 ) -> IndexPlan:
-    """Choose flat under 50,000 rows, above that HNSW if it fits the budget, and IVF if it does not.
+    """Choose flat under 10,000 rows and IVF above, with the finest codes that fit the memory.
 
-    A `kind` other than "auto" is taken as given. Raises BudgetError if the choice does not fit.
+    A `kind` other than "auto", and `code_bytes`, are taken as given; HNSW is used only if asked for. Raises
+    BudgetError if nothing fits.
     """
-    quantisers, _ = code_shape(dimension)
-    lists = list_count(rows)
-    sizes: dict[IndexKind, int] = {
-        "flat": 4 * rows * dimension,
-        "hnsw": hnsw_ram_bytes(rows, dimension),
-        "ivf": ivf_ram_bytes(rows, dimension, lists, quantisers // 2),
-    }
-    chosen: IndexKind
-    if kind != "auto":
-        chosen, reason = kind, "the recipe asks for it"
-    elif rows < FLAT_BELOW_ROWS and sizes["flat"] <= memory_bytes:
-        chosen, reason = "flat", f"{rows:,} passages are fewer than {FLAT_BELOW_ROWS:,}"
-    elif rows >= FLAT_BELOW_ROWS and sizes["hnsw"] <= memory_bytes:
-        chosen, reason = "hnsw", f"graph and full vectors fit the memory budget of {memory_bytes:,} bytes"
+    flat_bytes, hnsw_bytes = 4 * rows * dimension, hnsw_ram_bytes(rows, dimension)
+    codes = [_ivf_plan(rows, dimension, size) for size in code_sizes(dimension, code_bytes)]
+    fitting = [plan for plan in codes if plan.ram_bytes <= memory_bytes]
+    if kind == "flat" or (kind == "auto" and rows < FLAT_BELOW_ROWS and flat_bytes <= memory_bytes):
+        fewer = f"{rows:,} passages are fewer than {FLAT_BELOW_ROWS:,}"
+        plan = IndexPlan("flat", flat_bytes, 0, fewer if kind == "auto" else "the recipe asks for it")
+    elif kind == "hnsw":
+        plan = IndexPlan("hnsw", hnsw_bytes, 0, "the recipe asks for it")
     else:
-        chosen, reason = "ivf", f"full vectors do not fit the memory budget of {memory_bytes:,} bytes"
-    if sizes[chosen] > memory_bytes:
+        plan = fitting[0] if fitting else codes[-1]
+    if plan.ram_bytes > memory_bytes:
+        least = min(flat_bytes, hnsw_bytes, codes[-1].ram_bytes)
         raise BudgetError(
-            f"an index of kind {chosen!r} over {rows:,} passages needs {sizes[chosen]:,} bytes of memory, "
-            f"the budget is {memory_bytes:,}.",
+            f"an index of kind {plan.kind!r} over {rows:,} passages needs {plan.ram_bytes:,} bytes of "
+            f"memory, the budget is {memory_bytes:,}.",
             value=memory_bytes,
-            remedy=f"Give at least {min(sizes.values()):,} bytes (kind 'ivf' needs the least).",
+            remedy=f"Give at least {least:,} bytes.",
         )
-    return IndexPlan(chosen, sizes[chosen], lists if chosen == "ivf" else 0, reason)
+    return plan
+
+
+def code_sizes(dimension: int, code_bytes: int | None = None) -> list[int]:
+    """Return the code sizes to choose from for vectors of `dimension`, in bytes, largest first."""
+    if code_bytes is not None:
+        return [code_bytes]
+    return sorted({max(1, round(dimension / per_byte)) for per_byte in DIMENSIONS_PER_BYTE}, reverse=True)
+
+
+def _ivf_plan(rows: int, dimension: int, code_bytes: int) -> IndexPlan:
+    lists = list_count(rows)
+    shape = code_shape(dimension, code_bytes)
+    ram_bytes = ivf_ram_bytes(rows, dimension, lists, shape)
+    reason = f"codes of {shape.bytes} bytes are the finest that fit the memory budget"
+    return IndexPlan("ivf", ram_bytes, lists, reason, shape.bytes)

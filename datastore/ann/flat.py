@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 
-from compactds.datastore.ann.base import Mask, Rows, Scores
+from compactds.datastore.ann.base import Rows, Scores
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
+
+MICROSECONDS_PER_NUMBER = 5e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +28,21 @@ class FlatIndex:
         """Return the size of the float32 vectors."""
         return int(self.index.ntotal) * int(self.index.d) * 4
 
+    def cost_us(self, effort: int) -> float:
+        """Return about how many microseconds a search takes, whatever the effort."""
+        del effort
+        return int(self.index.ntotal) * int(self.index.d) * MICROSECONDS_PER_NUMBER
+
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Mask | None = None
+        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
     ) -> tuple[Scores, Rows]:
         """Return the `count` best allowed rows of every query; `effort` makes no difference."""
         del effort
-        parameters = None if allowed is None else faiss.SearchParameters(sel=row_selector(allowed))
+        parameters = (
+            None if allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(allowed.bits))
+        )
         scores, rows = self.index.search(queries, count, params=parameters)
         return scores, rows
-
-
-def row_selector(allowed: Mask) -> Any:
-    """Return a faiss selector of the rows where `allowed` is true."""
-    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
 def build_flat(path: Path, blocks: Iterator[Vectors], *, dimension: int) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import hnswlib
 import numpy as np
 
-from compactds.datastore.ann.base import NO_ROW, Mask, Rows, Scores
+from compactds.datastore.ann.base import NO_ROW, Rows, Scores
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
 LINKS = 16
 CONSTRUCTION_BEAM = 200
+MICROSECONDS_PER_NUMBER = 4.5e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,12 @@ class HnswIndex:
         """Return the size of vectors and links."""
         return hnsw_ram_bytes(int(self.index.element_count), self.dimension)
 
+    def cost_us(self, effort: int) -> float:
+        """Return about how many microseconds a beam of this width takes: a model, not a measurement."""
+        return effort * LINKS * self.dimension * MICROSECONDS_PER_NUMBER
+
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Mask | None = None
+        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
     ) -> tuple[Scores, Rows]:
         """Return the `count` best rows the beam met, for every query."""
         if allowed is not None:

@@ -7,21 +7,47 @@ vectors on disk decide.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
-from compactds.datastore.ann.base import Mask, Rows, Scores
-from compactds.datastore.ann.flat import row_selector
+from compactds.datastore.ann.base import NO_ROW, Rows, Scores
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
 TRAINING_ROWS_PER_LIST = 64
 LEAST_TRAINING_ROWS_PER_LIST = 39
-DIMENSIONS_PER_CODE = 6
+LEAST_TRAINING_ROWS = 1_000
+ROTATION_ROWS = 16_384
+"""The rotation is fitted to so many rows: more change it little, and cost minutes."""
+ROTATION_ROUNDS = 10
 CODE_BITS = 4
+CODE_WORDS = 16
 ID_BYTES = 8
+BLOCK_ROWS = 32
+"""A list's codes are kept in blocks of so many rows, the last one filled up."""
+COARSE_CODES_FROM_LISTS = 256
+"""From so many lists on, the nearest are found by codes of the centroids first, then by the centroids."""
+COARSE_OVERSAMPLING = 2.0
+COARSE_DIMENSIONS_PER_CODE = 4
+MICROSECONDS_PER_CODE_BYTE = 1.5e-4
+MICROSECONDS_PER_SEARCH = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class CodeShape:
+    """Hold the shape of the codes: sub-quantisers of four bits, over a rotated vector's dimensions."""
+
+    quantisers: int
+    rotated: int
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of one code."""
+        return (self.quantisers * CODE_BITS + 7) // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,89 +57,180 @@ class IvfIndex:
     transform: Any
     ivf: Any
     whole: Any
+    rows: int
+    lists: int
+    shape: CodeShape
     exact: bool = False
     filters: bool = True
 
     @property
     def efforts(self) -> tuple[int, ...]:
-        """Return powers of the square root of two, up to all lists."""
-        lists = int(self.ivf.nlist)
-        steps = {min(lists, round(math.sqrt(2) ** step)) for step in range(2, 2 * lists.bit_length() + 1)}
+        """Return powers of the fourth root of two, from two up to all lists."""
+        lists = self.lists
+        steps = {min(lists, round(2 ** (step / 4))) for step in range(4, 4 * lists.bit_length() + 1)}
         return tuple(sorted(steps))
 
     @property
     def ram_bytes(self) -> int:
-        """Return the size of codes, ids and centroids."""
-        return ivf_ram_bytes(
-            int(self.ivf.ntotal), int(self.transform.d_in), int(self.ivf.nlist), int(self.ivf.code_size)
-        )
+        """Return the size of everything the index holds: codes with their padding, ids, centroids."""
+        sizes = (int(self.ivf.get_list_size(number)) for number in range(self.lists))
+        blocks = sum(-(-size // BLOCK_ROWS) for size in sizes)
+        fixed = fixed_ram_bytes(int(self.transform.d_in), self.lists, self.shape)
+        return blocks * BLOCK_ROWS * self.shape.bytes + self.rows * ID_BYTES + fixed
+
+    def cost_us(self, effort: int) -> float:
+        """Return about how many microseconds a search of this effort takes: a model, not a measurement."""
+        rows = min(effort, self.lists) * self.rows / self.lists
+        return MICROSECONDS_PER_SEARCH + rows * self.shape.bytes * MICROSECONDS_PER_CODE_BYTE
 
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Mask | None = None
+        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
     ) -> tuple[Scores, Rows]:
         """Return the `count` best allowed rows of the `effort` nearest lists, for every query.
 
-        With a mask, more lists are probed: as many as hold the number of allowed rows that the same
+        With a filter, more lists are probed: as many as hold the number of allowed rows that the same
         effort meets without one, were they spread evenly.
         """
-        lists = int(self.ivf.nlist)
-        probes = min(max(1, effort), lists)
-        parameters = faiss.SearchParametersIVF(nprobe=probes)
-        if allowed is not None:
-            share = max(np.count_nonzero(allowed) / len(allowed), 1e-9)
+        probes = min(max(1, effort), self.lists)
+        if allowed is None:
+            parameters = _unfiltered(probes)
+        else:
+            share = max(allowed.count / max(1, allowed.length), 1e-9)
             parameters = faiss.SearchParametersIVF(
-                nprobe=min(lists, math.ceil(probes / share)), sel=row_selector(allowed)
+                nprobe=min(self.lists, math.ceil(probes / share)), sel=faiss.IDSelectorBitmap(allowed.bits)
             )
-        scores, rows = self.ivf.search(self.transform.apply(queries), count, params=parameters)
-        return scores, rows
+        found = min(count, max(1, self.rows))
+        scores = np.empty((len(queries), found), np.float32)
+        rows = np.empty((len(queries), found), np.int64)
+        rotated = np.empty((len(queries), self.shape.rotated), np.float32)
+        queries = np.ascontiguousarray(queries, np.float32)
+        self.transform.apply_noalloc(len(queries), faiss.swig_ptr(queries), faiss.swig_ptr(rotated))
+        # The plain call of the wrapped library: its Python wrapper costs a tenth of such a search.
+        self.ivf.search_c(
+            len(queries),
+            faiss.swig_ptr(rotated),
+            found,
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(rows),
+            parameters,
+        )
+        if found == count:
+            return scores, rows
+        missing = ((0, 0), (0, count - found))
+        return (
+            np.pad(scores, missing, constant_values=-np.inf),
+            np.pad(rows, missing, constant_values=NO_ROW),
+        )
 
 
-def code_shape(dimension: int) -> tuple[int, int]:
-    """Return (sub-quantisers, rotated dimension) for vectors of `dimension`.
+def code_shape(dimension: int, code_bytes: int) -> CodeShape:
+    """Return the shape of codes of `code_bytes` for vectors of `dimension`.
 
-    About six dimensions share four bits. The rotation may drop the few least dimensions that do not
-    divide evenly.
+    Every sub-quantiser takes equally many dimensions, so that the rotation may drop the few least
+    important dimensions that do not divide evenly.
     """
-    quantisers = max(2, 2 * round(dimension / DIMENSIONS_PER_CODE / 2))
-    return quantisers, quantisers * (dimension // quantisers)
+    quantisers = max(2, min(2 * code_bytes, dimension))
+    return CodeShape(quantisers, quantisers * max(1, dimension // quantisers))
 
 
 def list_count(rows: int) -> int:
-    """Return the number of lists for `rows` vectors: four times the square root, as faiss advises."""
+    """Return the number of lists for `rows` vectors: twice the square root, fewer where rows are few.
+
+    Finding the nearest lists costs as much as scanning them, then, so that twice as many lists gain
+    nothing below a million rows.
+    """
     most = max(1, rows // LEAST_TRAINING_ROWS_PER_LIST)
-    return min(most, max(1, round(4 * math.sqrt(rows))))
+    return min(most, max(1, round(2 * math.sqrt(rows))))
 
 
-def ivf_ram_bytes(rows: int, dimension: int, lists: int, code_bytes: int) -> int:
-    """Return what an IVF index holds: code and id a row, float32 centroids, the rotation."""
-    return rows * (code_bytes + ID_BYTES) + lists * dimension * 4 + dimension * dimension * 4
+def fixed_ram_bytes(dimension: int, lists: int, shape: CodeShape) -> int:
+    """Return what an IVF index holds whatever the rows: rotation, centroids, codebooks, list headers."""
+    rotation: int = 4 * dimension * shape.rotated
+    codebooks = 4 * shape.rotated * CODE_WORDS
+    if lists < COARSE_CODES_FROM_LISTS:
+        return rotation + codebooks + lists * (4 * shape.rotated + 48)
+    coarse = _coarse_shape(shape.rotated)
+    centroids = lists * (2 * shape.rotated + coarse // 2)
+    return rotation + codebooks + centroids + lists * 48 + 4 * shape.rotated * CODE_WORDS
+
+
+def ivf_ram_bytes(rows: int, dimension: int, lists: int, shape: CodeShape) -> int:
+    """Return what an IVF index of `rows` is expected to hold: half a block of padding a list."""
+    padded = rows + lists * BLOCK_ROWS // 2
+    return padded * shape.bytes + rows * ID_BYTES + fixed_ram_bytes(dimension, lists, shape)
+
+
+def training_rows(rows: int, lists: int) -> int:
+    """Return how many rows an index of `rows` is trained on."""
+    return min(rows, max(LEAST_TRAINING_ROWS, TRAINING_ROWS_PER_LIST * lists))
 
 
 def build_ivf(
-    path: Path, blocks: Iterator[Vectors], *, dimension: int, sample: Vectors, lists: int
+    path: Path, blocks: Iterator[Vectors], *, dimension: int, sample: Vectors, lists: int, shape: CodeShape
 ) -> dict[str, int]:
     """Train on `sample`, add all vectors in `blocks` in order, write the index; return its parameters."""
-    quantisers, rotated = code_shape(dimension)
-    factory = f"OPQ{quantisers}_{rotated},IVF{lists},PQ{quantisers}x4fs"
+    factory = f"OPQ{shape.quantisers}_{shape.rotated},IVF{lists},PQ{shape.quantisers}x4fs"
     index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     rotation = faiss.downcast_VectorTransform(index.chain.at(0))
-    codes = faiss.ProductQuantizer(rotated, quantisers, CODE_BITS)
+    codes = faiss.ProductQuantizer(shape.rotated, shape.quantisers, CODE_BITS)
     codes.cp.min_points_per_centroid = 1
     rotation.pq = codes  # by default the rotation is fitted to 8-bit codes, which this index does not use
-    ivf = faiss.extract_index_ivf(index)
+    rotation.max_train_points = ROTATION_ROWS
+    rotation.niter = ROTATION_ROUNDS
+    ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
     ivf.cp.min_points_per_centroid = 1  # `list_count` has seen to it; faiss would write to stderr
     index.train(sample)
     for block in blocks:
         index.add(block)
+    exact_centroids = ivf.quantizer
+    if lists >= COARSE_CODES_FROM_LISTS:
+        coarse = _coarse_quantizer(faiss.downcast_index(exact_centroids))
+        ivf.quantizer = coarse[0]
     faiss.write_index(index, str(path))
-    return {"lists": lists, "code_bytes": quantisers // 2, "rotated_dimension": rotated}
+    ivf.quantizer = exact_centroids
+    return {"lists": lists, "code_bytes": shape.bytes, "rotated_dimension": shape.rotated}
 
 
 def open_ivf(path: Path) -> IvfIndex:
     """Read an IVF index into memory; raise RuntimeError for a file that is not one."""
     whole = faiss.read_index(str(path))
+    transform = faiss.downcast_VectorTransform(whole.chain.at(0))
+    ivf = faiss.downcast_index(faiss.extract_index_ivf(whole))
     return IvfIndex(
-        transform=faiss.downcast_VectorTransform(whole.chain.at(0)),
-        ivf=faiss.extract_index_ivf(whole),
+        transform=transform,
+        ivf=ivf,
         whole=whole,
+        rows=int(ivf.ntotal),
+        lists=int(ivf.nlist),
+        shape=CodeShape(int(ivf.pq.M), int(transform.d_out)),
     )
+
+
+@lru_cache(maxsize=1024)
+def _unfiltered(probes: int) -> Any:
+    """Return search parameters that no search changes: making them costs as much as a fast search saves."""
+    return faiss.SearchParametersIVF(nprobe=probes)
+
+
+def _coarse_shape(rotated: int) -> int:
+    """Return the sub-quantisers of the centroids' own codes: an even number that divides `rotated`."""
+    wanted = max(2, rotated // COARSE_DIMENSIONS_PER_CODE)
+    return next((m for m in range(wanted, rotated + 1) if rotated % m == 0 and m % 2 == 0), rotated)
+
+
+def _coarse_quantizer(centroids: Any) -> tuple[Any, Any, Any]:
+    """Return a quantiser that finds the nearest centroids in a third of the time, and its two parts.
+
+    4-bit codes of the centroids name twice as many as are asked for, half-float copies order them. The
+    parts must live as long as the quantiser.
+    """
+    dimension, vectors = int(centroids.d), centroids.reconstruct_n(0, int(centroids.ntotal))
+    codes = faiss.IndexPQFastScan(dimension, _coarse_shape(dimension), CODE_BITS, faiss.METRIC_INNER_PRODUCT)
+    codes.pq.cp.min_points_per_centroid = 1
+    halves = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    for part in (codes, halves):
+        part.train(vectors)
+        part.add(vectors)
+    quantizer = faiss.IndexRefine(codes, halves)
+    quantizer.k_factor = COARSE_OVERSAMPLING
+    return quantizer, codes, halves
