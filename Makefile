@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 # The index that torch alone is taken from, such as one of CPU builds; the usual one if empty.
 TORCH_INDEX_URL ?=
+# So many processes run the tests; the tests of a file stay together, as they share what they build.
+TEST_PROCESSES ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -24,7 +26,7 @@ demo: $(STAMP)  ## Build the bundled corpus, serve it, ask it three questions
 	$(BIN)/compactds demo $(ARGS)
 
 test: $(STAMP)  ## Run all tests with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term $(ARGS)
 
 check: $(STAMP)  ## Lint, format, types and import arrows
 	$(BIN)/ruff check .

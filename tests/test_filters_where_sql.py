@@ -336,7 +336,7 @@ FALSE [ ] DATE '2024-01-01' TIMESTAMP list_contains( starts_with( list_has_any( 
 """.split()  # noqa: SIM905
 
 
-@settings(deadline=None, derandomize=True, max_examples=500)
+@settings(deadline=None, derandomize=True, max_examples=250)
 @given(st.lists(st.sampled_from(_PIECES), max_size=12).map(" ".join) | st.text(max_size=20))
 def test_any_text_is_read_or_refused(text):
     try:

@@ -619,7 +619,7 @@ sound_values = st.sampled_from(
 )
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(
     path=st.sampled_from(["/v1/search", "/v1/count", "/v1/facets", "/search"]),
     body=st.dictionaries(known_keys, json_values | sound_values, max_size=5) | json_values,
@@ -631,7 +631,7 @@ def test_no_json_body_makes_the_server_fail(path, body):
         assert response.json()["remedy"]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(body=st.binary(max_size=200))
 def test_no_bytes_make_the_server_fail(body):
     assert post_raw(SHARED, body).status_code in (200, 400, 422)
