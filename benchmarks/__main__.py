@@ -15,10 +15,10 @@ from benchmarks import demo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = arguments or [""]
-    name = name.replace("-", "_")
-    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
-    if name in names:
-        importlib.import_module(f"benchmarks.{name}").main(rest)
+    module = name.replace("-", "_")
+    names = [found.name for found in pkgutil.iter_modules(benchmarks.__path__) if found.name != "__main__"]
+    if module in names:
+        importlib.import_module(f"benchmarks.{module}").main(rest)
         return 0
     if not name:
         demo.main([])

@@ -41,6 +41,9 @@ BITS_PER_ROW_NUMBER = 32
 _COUNTED_ONE_BY_ONE = 16
 """Up to so many distinct values, each is counted in a pass of its own: quicker than one over all."""
 
+_SEARCHED = 4
+"""Up to one hit in so many elements, the element of each hit is searched; more are summed up in one pass."""
+
 Counts = NDArray[np.int64]
 
 
@@ -188,13 +191,27 @@ class ListColumn:
 
     def counts(self, allowed: Bitmap | None) -> Counts:
         """Return how many allowed rows have each element, shape (distinct elements,)."""
-        ends = self.starts.astype(np.int64)
-        if allowed is not None:
-            hits = gathered(allowed.mask(), self.rows)
-            ends = np.append(0, np.cumsum(hits, dtype=np.uint32))[ends]
-        counts: Counts = ends[1:] - ends[:-1]
+        if allowed is None:
+            ends = self.starts.astype(np.int64)
+            counts: Counts = ends[1:] - ends[:-1]
+        elif allowed.count * 2 > allowed.length:
+            return self.counts(None) - self.counts(~allowed)
+        else:
+            counts = self._counted(gathered(allowed.mask(), self.rows))
         for code, bitmap in self.dense.items():
             counts[code] = bitmap.count if allowed is None else (bitmap & allowed).count
+        return counts
+
+    def _counted(self, hits: Mask) -> Counts:
+        """Return how many of the row numbers held for each element are hits."""
+        places = np.flatnonzero(hits)
+        if len(places) * _SEARCHED < len(self.starts):
+            codes = np.searchsorted(self.starts, places.astype(self.starts.dtype), side="right") - 1
+            return np.bincount(codes, minlength=len(self.values))
+        before = np.zeros(len(hits) + 1, np.int64)
+        np.cumsum(hits, out=before[1:])
+        ends = before[self.starts]
+        counts: Counts = ends[1:] - ends[:-1]
         return counts
 
     def _any_of(self, codes: Codes) -> Bitmap:

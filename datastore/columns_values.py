@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from sys import getsizeof
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +19,11 @@ from compactds.filters.schema import FieldType
 
 Codes = NDArray[np.int64]
 
-_PASSED_PER_SEARCH = 500
+_PASSED_PER_SEARCH = 200
 """A search among all distinct strings takes as long as passing so many of them in one pass."""
+
+_SIGNPOST_EVERY = 64
+"""One string in so many is held as a Python object, too, so that most steps of a search are quick."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -114,29 +118,34 @@ def _stored(value: Any) -> Any:
 class Strings:
     """Hold distinct strings in the order of their UTF-8 bytes, which is that of their code points."""
 
-    __slots__ = ("_bytes", "_ends", "stored")
+    __slots__ = ("_bytes", "_ends", "_signposts", "stored")
 
     def __init__(self, stored: pa.StringArray) -> None:
         self.stored = stored
         _, ends, data = stored.buffers()
         self._ends = memoryview(ends).cast("i")[stored.offset :] if len(stored) else memoryview(b"")
         self._bytes = memoryview(data or b"")
+        self._signposts = [self._encoded(code) for code in range(0, len(stored), _SIGNPOST_EVERY)]
 
     @property
     def nbytes(self) -> int:
         """Return the bytes the values hold."""
-        return int(self.stored.nbytes)
+        return int(self.stored.nbytes) + sum(map(getsizeof, self._signposts))
 
     def __len__(self) -> int:
         return len(self.stored)
 
     def left(self, value: Any) -> int:
         """Return how many values are below this one."""
-        return bisect_left(range(len(self.stored)), value.encode(), key=self._encoded)
+        text = value.encode()
+        places = self._between(bisect_left(self._signposts, text))
+        return bisect_left(self._all, text, *places, key=self._encoded)
 
     def right(self, value: Any) -> int:
         """Return how many values are at most this one."""
-        return bisect_right(range(len(self.stored)), value.encode(), key=self._encoded)
+        text = value.encode()
+        places = self._between(bisect_right(self._signposts, text))
+        return bisect_right(self._all, text, *places, key=self._encoded)
 
     def find(self, wanted: Sequence[Any]) -> Codes:
         """Return the codes of those wanted values that there are."""
@@ -152,12 +161,21 @@ class Strings:
         """Return the run of codes, from and up to, of the values that start with a prefix."""
         start = prefix.encode()
         size = len(start)
-        stop = bisect_right(range(len(self.stored)), start, key=lambda code: self._encoded(code)[:size])
+        stop = bisect_right(self._all, start, key=lambda code: self._encoded(code)[:size])
         return self.left(prefix), stop
 
     def value(self, code: int) -> Any:
         """Return the value of a code."""
         return self.stored[code].as_py()
+
+    @property
+    def _all(self) -> range:
+        return range(len(self.stored))
+
+    def _between(self, signpost: int) -> tuple[int, int]:
+        """Return the places before one signpost and after the one before it."""
+        end = signpost * _SIGNPOST_EVERY
+        return max(end - _SIGNPOST_EVERY, 0), min(end, len(self.stored))
 
     def _encoded(self, code: int) -> bytes:
         return bytes(self._bytes[self._ends[code] : self._ends[code + 1]])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from compactds.datastore.attributes import SegmentFilter
-from compactds.datastore.bitmaps import Bitmap, Mask
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.columns import Column
 from compactds.datastore.segment import Segment
 
@@ -16,7 +16,7 @@ Counted = dict[Any, int]
 
 
 def count_values(
-    name: str, allowed: Sequence[tuple[Segment, Bitmap | Mask | None]], limit: int
+    name: str, allowed: Sequence[tuple[Segment, Bitmap | None]], limit: int
 ) -> list[tuple[Any, int]]:
     """Return the `limit` most frequent values of field `name`, with their counts, over all segments.
 
@@ -27,8 +27,7 @@ def count_values(
     most = limit if len(allowed) == 1 else None
     counts: Counted = {}
     for segment, rows in allowed:
-        bitmap = Bitmap.from_mask(rows) if isinstance(rows, np.ndarray) else rows
-        for value, count in _in_segment(segment.attributes.filter, name, bitmap, most).items():
+        for value, count in _in_segment(segment.attributes.filter, name, rows, most).items():
             counts[value] = counts.get(value, 0) + count
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
 

@@ -164,7 +164,7 @@ def test_every_benchmark_takes_its_arguments_and_is_listed(benchmarks, monkeypat
         with pytest.raises(SystemExit) as caught:
             command.main([name, "--help"])
         assert caught.value.code == 0
-        assert f"python -m benchmarks {name}" in capsys.readouterr().out
+        assert f"python -m benchmarks {name}" in capsys.readouterr().out.replace("_", "-")
     assert command.main(["--help"]) == 0
     assert set(re.findall(r"^  ([\w-]+) ", capsys.readouterr().out, re.MULTILINE)) == names
     assert command.main(["nonsense"]) == 2

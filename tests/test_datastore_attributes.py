@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -262,17 +261,3 @@ class TestCache:
         assert cache.items() == [("a", 1)]
         cache.clear()
         assert (cache.items(), cache.nbytes) == ([], 0)
-
-
-def test_counts_of_masks_and_bitmaps_are_equal(attributes):
-    from compactds.datastore.facets import count_values
-
-    class Part:
-        pass
-
-    part = Part()
-    part.attributes = attributes
-    bitmap = attributes.filter.rows(year >= 2010)
-    counted = count_values("venue", [(part, bitmap)], 3)
-    assert counted == count_values("venue", [(part, np.array(bitmap.mask()))], 3)
-    assert [count for _, count in counted] == sorted((count for _, count in counted), reverse=True)

@@ -84,6 +84,16 @@ def test_few_strings_are_searched_and_many_passed_with_the_same_answer(count):
     assert stored.find(wanted).tolist() == [number * 7 for number in range(count) if number * 7 < 5_000]
 
 
+def test_every_string_is_found_at_its_place():
+    texts = sorted({f"{number * 7919 % 1_009:x}" for number in range(500)})
+    stored = Strings(pa.array(texts))
+    for place, text in enumerate(texts):
+        assert (stored.left(text), stored.right(text)) == (place, place + 1)
+        assert (stored.left(text + "\0"), stored.right(text + "\0")) == (place + 1, place + 1)
+        start, stop = stored.starting_with(text)
+        assert texts[start:stop] == [other for other in texts if other.startswith(text)]
+
+
 def test_strings_of_a_slice_are_its_own():
     stored = Strings(pa.array(["x", "a", "b", "c"]).slice(1))
     assert (len(stored), stored.value(0), stored.left("b"), stored.find(["c"]).tolist()) == (3, "a", 1, [2])
@@ -149,6 +159,19 @@ class TestLists:
         assert held.counts(None).tolist() == [3, 2, 1]
         assert held.counts(Bitmap.from_rows(np.array([0, 3]), 107)).tolist() == [1, 2, 0]
         assert held.longest == 2
+
+    @pytest.mark.parametrize("share", [0, 0.001, 0.2, 0.7, 1])
+    def test_counts_of_elements_are_those_of_the_allowed_rows(self, share):
+        draw = np.random.default_rng(0)
+        lists = [draw.zipf(1.3, 4).clip(max=3_000).tolist() for _ in range(1_000)]
+        held = column(FieldType.INT64_LIST, lists)
+        assert 0 < len(held.dense) < len(held.values)
+        mask = draw.random(1_000) < share
+        counted = dict.fromkeys(range(len(held.values)), 0)
+        for row in np.flatnonzero(mask):
+            for code in held.values.find(lists[row]).tolist():
+                counted[code] += 1
+        assert held.counts(Bitmap.from_mask(mask)).tolist() == list(counted.values())
 
     def test_an_empty_list_is_a_value(self, held):
         assert held.allowed(f.exists()).count == 106
