@@ -71,15 +71,15 @@ def open_segments(root: Path, manifest: Manifest, *, whole: bool = False) -> lis
 def open_segment(root: Path, manifest: Manifest, record: SegmentRecord, *, whole: bool = False) -> Segment:
     """Open one segment; raise DamagedStoreError when a file is missing, truncated or damaged.
 
-    Sizes of all files are checked, the checksums of small ones and of the index, which is read whole
-    anyway, and those of a sample of the others, or of all that they hold if `whole`. What the files hold
-    has to fit the manifest. A file that somebody removes meanwhile is damage, too.
+    Sizes of all files are checked, the checksums of small ones and of those `checked_whole` names, and of
+    a sample of the others, or of all that they hold if `whole`. What the files hold has to fit the
+    manifest. A file that somebody removes meanwhile is damage, too.
     """
     path = root / SEGMENTS_FOLDER / record.name
     files = record.files
     problems = [
         f"{path}: the manifest does not list {name}." for name in _needed_files(record) if name not in files
-    ] or find_damage(path, files, deep=False, whole=files if whole else (record.index.file,))
+    ] or find_damage(path, files, deep=False, whole=files if whole else checked_whole(record))
     if problems:
         raise _damaged(path, problems[0])
     with ExitStack() as opened:
@@ -88,6 +88,17 @@ def open_segment(root: Path, manifest: Manifest, record: SegmentRecord, *, whole
             raise _damaged(path, problems[0])
         opened.pop_all()
     return segment
+
+
+def checked_whole(record: SegmentRecord) -> list[str]:
+    """Return the files whose whole checksum is compared when a segment is opened.
+
+    The index is one, because opening reads it anyway. Vectors that take no more bytes than the index add
+    little to that; those beside a compressed index would add most of it, and are sampled.
+    """
+    index, vectors = record.index.file, exact_file(record.exact_dtype)
+    small = record.files[vectors].bytes <= record.files[index].bytes
+    return [index, vectors] if small else [index]
 
 
 def open_index(folder: Path, record: IndexRecord, *, dimension: int) -> AnnIndex:

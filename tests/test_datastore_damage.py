@@ -20,9 +20,9 @@ from compactds.datastore.errors import (
     StoreFormatError,
     StoreNotFoundError,
 )
-from compactds.datastore.files import CHECKED_AT_OPEN_BYTES, record_file
+from compactds.datastore.files import CHECKED_AT_OPEN_BYTES, FileRecord, record_file
 from compactds.datastore.manifest import read_manifest, write_manifest
-from compactds.datastore.segment import open_index
+from compactds.datastore.segment import checked_whole, open_index
 from compactds.datastore.verify import VERIFY_ATTEMPTS, verify
 from compactds.datastore.writer import publish
 from compactds.filters.errors import CompactdsError
@@ -94,12 +94,19 @@ def damaged(path, draw):
 
 
 class TestLargeFiles:
-    def test_an_index_that_changed_anywhere_is_not_opened(self, large):
-        (path,) = large.glob("segments/*/ann.hnsw")
+    @pytest.mark.parametrize("name", ["ann.hnsw", "exact.f32"])
+    def test_an_index_and_vectors_that_changed_anywhere_are_not_opened(self, large, name):
+        (path,) = large.glob(f"segments/*/{name}")
         draw = np.random.default_rng(0)
         for _ in range(25):
-            with damaged(path, draw), pytest.raises(DamagedStoreError, match=r"ann\.hnsw fails its XXH3"):
+            with damaged(path, draw), pytest.raises(DamagedStoreError, match=f"{name} fails its XXH3"):
                 Datastore.open(large)
+
+    def test_vectors_that_are_larger_than_the_index_are_sampled(self, large):
+        (record,) = read_manifest(large).segments
+        assert checked_whole(record) == ["ann.hnsw", "exact.f32"]
+        files = {**record.files, "exact.f32": FileRecord(record.files["ann.hnsw"].bytes + 1, "")}
+        assert checked_whole(dataclasses.replace(record, files=files)) == ["ann.hnsw"]
 
     @pytest.mark.parametrize("name", LARGE_FILES)
     def test_a_store_opened_with_verify_shows_all_damage(self, large, name):
@@ -142,9 +149,10 @@ class TestLargeFiles:
                     told += 1
         assert told >= 8
 
-    def test_vectors_that_changed_raise_nothing_but_errors_of_ours(self, large):
+    def test_sampled_vectors_that_changed_raise_nothing_but_errors_of_ours(self, large, monkeypatch):
         vectors = np.load(large.parent / "vectors.npy")
         (path,) = large.glob("segments/*/exact.f32")
+        monkeypatch.setattr("compactds.datastore.segment.checked_whole", lambda record: [record.index.file])
         draw = np.random.default_rng(3)
         for _ in range(10):
             with damaged(path, draw):
