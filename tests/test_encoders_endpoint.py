@@ -2,18 +2,20 @@
 
 import email.utils
 import json
+import re
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from compactds.datastore.encoders import EncoderOptions, EncoderSpec, load_encoder, load_spec
+from compactds.datastore.encoders import EncoderOptions, EncoderSpec, Steady, load_encoder, load_spec
 from compactds.datastore.encoders.embedding_client import EmbeddingClient
 from compactds.datastore.encoders.endpoint import PROBE_TEXT, same_probe
 from compactds.datastore.encoders.vectors import VectorsEncoder, vectors_spec
-from compactds.datastore.errors import EncoderError, EncoderMismatchError
+from compactds.datastore.errors import EncoderError, EncoderMismatchError, SearchError
 
 DIMENSION = 96
 KEY = "secret-key"
@@ -276,6 +278,55 @@ class TestRetries:
         with pytest.raises(EncoderError, match=rf"answered {status}: .*less than 512 tokens.*{remedy}"):
             client.embed(["x"])
         assert not waits
+
+
+class TestQueriesTooLong:
+    @pytest.mark.parametrize(
+        ("status", "said", "limit"),
+        [
+            (
+                413,
+                "Validation error: `inputs` must have less than 512 tokens. Given: 1000",
+                "512 tokens",
+            ),
+            (400, "This model's maximum context length is 8,192 tokens, you requested 9000", "8,192 tokens"),
+            (422, "the input holds too many tokens for this model, its length is 700", "what it says: "),
+            (413, "Payload Too Large", "what it says: "),
+        ],
+    )
+    def test_are_the_askers_fault_and_the_limit_is_named(self, options, server, status, said, limit):
+        encoder = load_encoder(options)
+        server.failures = [(status, {}, {"error": said})]
+        with pytest.raises(SearchError, match=re.escape(limit)) as caught:
+            encoder.encode_queries(["why? " * 2000])
+        assert caught.value.value == 10_000
+        assert "the query is too long" in str(caught.value)
+        server.failures = [(status, {}, {"error": said})]
+        with pytest.raises(SearchError, match="one of 2 queries is too long"):
+            encoder.encode_queries(["why?", "why? " * 2000])
+
+    @pytest.mark.parametrize(
+        "said", ["batch size 64 > maximum allowed batch size 32", "no model of that name", ""]
+    )
+    def test_other_refusals_stay_the_servers(self, options, server, said):
+        encoder = load_encoder(options)
+        server.failures = [(422, {}, {"error": said})]
+        with pytest.raises(EncoderError, match="answered 422"):
+            encoder.encode_queries(["why?"])
+
+    def test_a_passage_too_long_is_the_builds(self, options, server):
+        encoder = load_encoder(options)
+        server.failures = [(413, {}, {"error": "must have less than 512 tokens"})]
+        with pytest.raises(EncoderError, match="split into shorter passages"):
+            encoder.encode_passages(["why?"])
+
+
+def test_vectors_kept_of_a_server_are_told_apart_by_its_address(options, server):
+    first = load_encoder(options)
+    assert isinstance(first, Steady)
+    assert first.cache_key == load_encoder(options).cache_key
+    assert first.cache_key != load_encoder(replace(options, url=options.url + "/")).cache_key
+    assert first.cache_key != load_encoder(replace(options, passage_prompt="p: ")).cache_key
 
 
 class TestNonsense:

@@ -2,6 +2,7 @@
 
 import email.utils
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn
@@ -20,8 +21,25 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 60.0
 _TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-_TOO_LONG = frozenset({400, 413, 422})
+_CONTENT_TOO_LARGE = 413
+_REFUSED = frozenset({400, _CONTENT_TOO_LARGE, 422})
 _SHOWN_CHARACTERS = 300
+# What servers say of a text that is too long, and what number they name as the most they take:
+# "must have less than 512 tokens", "maximum context length is 8192 tokens", "8191 input tokens at most".
+_ABOUT_LENGTH = re.compile(
+    r"\b(tokens?|context|input|prompt)\b.*\b(length|tokens?|long|large)\b", re.I | re.S
+)
+_LIMIT = re.compile(r"(?:less than|max\w*|limit\w*|at most|up to|exceed\w*)[^0-9]{0,60}([0-9][0-9,_]*)", re.I)
+
+
+class TextTooLongError(EncoderError):
+    """Report a text longer than the server's model takes; `limit` is how the server puts it."""
+
+    code = "text_too_long"
+
+    def __init__(self, message: str, *, value: int, remedy: str, limit: str) -> None:
+        super().__init__(message, value=value, remedy=remedy)
+        self.limit = limit
 
 
 class EmbeddingClient:
@@ -109,13 +127,27 @@ class EmbeddingClient:
             remedy = "Check the url, the model's name and the server's log."
             if response.status_code in (401, 403):
                 remedy = "Put a valid key into the environment variable that api_key_env names."
-            elif response.status_code in _TOO_LONG:
+            elif response.status_code in _REFUSED:
                 remedy = "If a text is too long for the model, split into shorter passages."
+                self._check_length(response, remedy)
             self._fail(f"answered {response.status_code}: {_shown(response)}", response.status_code, remedy)
         try:
             return response.json()
         except ValueError:
             self._fail(f"answered with what is not JSON: {_shown(response)}", None)
+
+    def _check_length(self, response: httpx2.Response, remedy: str) -> None:
+        """Raise TextTooLongError if the server says that it is a text's length that it refuses."""
+        said = _shown(response)
+        if response.status_code != _CONTENT_TOO_LARGE and not _ABOUT_LENGTH.search(said):
+            return
+        named = _LIMIT.search(said)
+        raise TextTooLongError(
+            f"the {self._protocol} endpoint {self._url} answered {response.status_code}: {said}.",
+            value=response.status_code,
+            remedy=remedy,
+            limit=f"{named[1]} tokens" if named else f"what it says: {said}",
+        )
 
     def _fail(
         self, what: str, value: Any, remedy: str = "Check the url, and that it is such a server."

@@ -7,11 +7,11 @@ from typing import NoReturn
 import numpy as np
 
 from compactds.datastore.encoders.base import EncoderSpec, TokenSpans, Vectors
-from compactds.datastore.encoders.embedding_client import EmbeddingClient, Protocol
+from compactds.datastore.encoders.embedding_client import EmbeddingClient, Protocol, TextTooLongError
 from compactds.datastore.encoders.fingerprint import json_sha256
 from compactds.datastore.encoders.settings import Settings, cut_and_normalize
 from compactds.datastore.encoders.texts import check_texts
-from compactds.datastore.errors import EncoderError
+from compactds.datastore.errors import EncoderError, SearchError
 
 PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
 _PROBE_LENGTH = 64
@@ -50,8 +50,21 @@ class EndpointEncoder:
         self._refuse_to_count()
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one float32 row per query, shape (len(texts), dimension)."""
-        return self._encode(texts, self._spec.query_prompt)
+        """Return one float32 row per query, shape (len(texts), dimension).
+
+        Raises SearchError if the server says that a query is too long: it is the query that is at fault.
+        """
+        try:
+            return self._encode(texts, self._spec.query_prompt)
+        except TextTooLongError as error:
+            longest = max(map(len, texts))
+            which = "the query" if len(texts) == 1 else f"one of {len(texts)} queries"
+            raise SearchError(
+                f"{which} is too long for the encoder, whose limit is {error.limit}; the longest has "
+                f"{longest:,} characters.",
+                value=longest,
+                remedy="Shorten it.",
+            ) from error
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """Return one float32 row per passage, shape (len(texts), dimension)."""

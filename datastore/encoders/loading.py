@@ -1,6 +1,6 @@
 """Load the encoder a recipe asks for, or the one a manifest recorded."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -54,6 +54,33 @@ def load_encoder(options: EncoderOptions, *, bundle_root: Path | None = None) ->
             )
         return open_static(folder, name, merge_settings(options, preset))
     return _sentence_transformer(folder, name, options)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """Say where the model that options describe was found, and whether a static one is distilled from it."""
+
+    folder: Path
+    name: str
+    distilled: bool
+
+
+def find_model(options: EncoderOptions) -> FoundModel | None:
+    """Find the transformer that options need, without loading it; None if they need none.
+
+    Raises what `load_encoder` raises for options that make no sense and for models it cannot find.
+    """
+    check_options(options)
+    if options.kind in ("vectors", "openai", "tei") or options.url is not None:
+        return None
+    wants_static = options.kind == _STATIC or options.model == _STATIC
+    wants_static |= options.model.startswith(f"{_STATIC}:")
+    model = options.model
+    if wants_static:
+        model = model.removeprefix(_STATIC).removeprefix(":") or _DEFAULT_BASE
+    preset = find_preset(model)
+    folder = locate(model, preset)
+    return None if is_static(folder) else FoundModel(folder, preset.model if preset else model, wants_static)
 
 
 def load_spec(spec: EncoderSpec, *, store_root: Path | None = None) -> Encoder:

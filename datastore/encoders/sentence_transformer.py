@@ -180,7 +180,7 @@ def load_sentence_transformer(
 
 def _device_name(model: "SentenceTransformer") -> str:
     if model.device.type != "cuda":
-        return model.device.type
+        return str(model.device.type)
     import torch
 
     return str(torch.cuda.get_device_name(model.device))
