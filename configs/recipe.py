@@ -71,6 +71,9 @@ class Source(_Table):
     )
     max_documents: Count | None = Field(None, description="Stop after so many documents.")
     config: Text | None = Field(None, description="The configuration of a Hugging Face dataset.")
+    files: Text | None = Field(
+        None, description="The files to read of a Hugging Face dataset, as a pattern: pes2o/*."
+    )
     split: Text = Field("train", description="The split of a Hugging Face dataset.")
     revision: Text | None = Field(None, description="The revision of a Hugging Face dataset.")
     ids: Literal["record", "file", "content"] = Field(

@@ -1,6 +1,6 @@
 """The fourth stage of a build: documents that stay are split into passages, in shards of bounded size."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from compactds.datastore.encoders.base import EncoderSpec
 from compactds.datastore.encoders.tokens import TokenCounter
-from compactds.filters.corpus.base import Drop
 from compactds.indexer.document_shards import read_shard_documents
 from compactds.indexer.documents import Document
+from compactds.indexer.dropped import read_drops
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Report
 from compactds.indexer.filtering import kept_shard
 from compactds.indexer.passages import Measure, PassageOptions, Passager, TokenMeasure
 from compactds.indexer.removals import Removals
 from compactds.indexer.sources import SourceOptions
-from compactds.indexer.workspace import ShardSizes, Workspace, read_table, write_npy, write_table
+from compactds.indexer.workspace import ShardSizes, Workspace, write_npy, write_table
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -38,15 +36,6 @@ SHARD_SCHEMA = pa.schema(
         pa.field("attributes", pa.string()),
     ]
 )
-DROPS_SCHEMA = pa.schema(
-    [
-        pa.field("ordinal", pa.int64()),
-        pa.field("filter", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("value", pa.string()),
-        pa.field("limit", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +48,7 @@ class Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class CutContext:
-    """Say where the build works, how documents become passages, and which are left out as duplicates.
+    """Say where the build works, how documents become passages, and which are left out.
 
     `measures` holds encoders, or their tokenizers where another process is to do the work; none if
     documents are kept whole. `options` is None if nothing is to be written: documents are only counted.
@@ -67,7 +56,7 @@ class CutContext:
 
     root: Path
     sources: tuple[SourceOptions, ...]
-    drops: Path
+    drops: tuple[Path, ...]
     sizes: ShardSizes
     options: PassageOptions | None
     measures: tuple[Measure | Tokenizer, ...] = ()
@@ -107,7 +96,7 @@ def cut_task(context: CutContext, task: CutTask, report: Report) -> dict[str, An
     rows = _PassageRows(workspace, task.number, context.sizes)
     documents = words = 0
     for shard in task.shards:
-        drops = _drops(context.drops, kept_shard(workspace, shard))
+        drops = read_drops(context.drops, kept_shard(workspace, shard))
         for document, ordinal, count in read_shard_documents(kept_shard(workspace, shard)):
             if ordinal in drops:
                 removals.add(document, count, drops[ordinal])
@@ -189,17 +178,6 @@ def _token_measure(tokenizer: Tokenizer) -> TokenMeasure:
         return TokenMeasure(tokenizer.spec, None)
     serialised = tokenizer.path.read_text(encoding="utf-8")
     return TokenMeasure(tokenizer.spec, TokenCounter.from_json(serialised, tokenizer.spec.passage_prompt))
-
-
-def _drops(path: Path, shard: Path) -> Mapping[int, Drop]:
-    """Return why documents of a shard are left out, by their ordinals."""
-    if not path.exists():
-        return {}
-    ordinals = read_table(shard, ["ordinal"]).column("ordinal")
-    bounds = pc.min_max(ordinals).as_py()
-    within = [("ordinal", ">=", bounds["min"]), ("ordinal", "<=", bounds["max"])]
-    rows = pq.read_table(path, filters=within, use_threads=False).to_pylist()
-    return {row["ordinal"]: Drop(row["filter"], row["reason"], row["value"], row["limit"]) for row in rows}
 
 
 def _stack(vectors: list[Any]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from compactds.filters.corpus.base import CorpusFilter, Drop, TextEditor
+from compactds.filters.corpus.budget import Budget
 from compactds.filters.corpus.decontamination import (
     ContaminatedDocuments,
     contaminated,
@@ -195,6 +196,8 @@ def _compiled(sources: frozenset[int], table: Mapping[str, Any]) -> CompiledStep
     from compactds.filters.corpus.catalogue import make_filter
 
     made: Any = make_filter(table)
+    if isinstance(made, Budget):
+        return CompiledStep(sources)  # which is spent when all that may stay is known
     if hasattr(made, "judge"):
         return CompiledStep(sources, filter=made)
     return CompiledStep(sources, editor=made)

@@ -14,6 +14,7 @@ from compactds.filters.corpus.duplicates import DuplicateSettings
 from compactds.filters.corpus.duplicates_search import SignedShard, find_duplicates
 from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.attributes import AttributeInference
+from compactds.indexer.budgets import make_budgets, spend
 from compactds.indexer.cutting import CutContext, Tokenizer, cut_shard, cut_task, plan_cutting
 from compactds.indexer.duplicates import SignTask, find_repeated, read_texts, sign_task
 from compactds.indexer.errors import EmptyCorpusError
@@ -35,7 +36,6 @@ from compactds.indexer.stages import run_stage
 from compactds.indexer.workspace import ShardSizes, Workspace
 
 SHARDS = ShardSizes()
-DROPS_FILE = "drops.parquet"
 
 
 @dataclass(slots=True)
@@ -114,9 +114,15 @@ class Pipeline:
     def passages(
         self, documents: Documents, options: PassageOptions | None, measures: Sequence[Encoder]
     ) -> Passages:
-        """Split documents into passages; with no options, only count what would be split."""
+        """Split documents into passages; with no options, only count what would be split.
+
+        Raises EmptyCorpusError if none is left once duplicates and budgets are accounted for.
+        """
         with self.ledger.timed("split"):
-            return self._cut(documents, options, measures)
+            passages = self._cut(documents, options, measures)
+        if not any(line.documents_out for line in self.ledger.sources):
+            raise self._empty()
+        return passages
 
     def _read(self, tasks: Sequence[ReadTask], documents: Documents) -> list[FilterTask]:
         """Read all sources; return the shards there are now, as tasks of the next stage."""
@@ -150,7 +156,7 @@ class Pipeline:
             documents.kept.append((result["source"], result["documents"], result["characters"]))
 
     def _deduplicate(self, documents: Documents) -> None:
-        target = self._drops
+        target = self._drops[0]
         if target.exists():
             return
         near = self._recipe.duplicates is not None
@@ -164,7 +170,17 @@ class Pipeline:
         signed = self._sign(kept)
         beside = target.with_suffix(".tmp")
         find_repeated(kept, target.parent, beside, signed)
+        self._spend(kept, documents, beside)
         beside.replace(target)
+
+    def _spend(self, kept: Sequence[Path], documents: Documents, dropped: Path) -> None:
+        """List the documents no budget has room for, once it is known which others are left out."""
+        budgets = make_budgets(self._steps)
+        if not budgets:
+            return
+        sources = [source for source, count, _ in documents.kept if count]
+        names = [self._sources[source].source_name for source in sources]
+        spend(list(zip(kept, sources, names, strict=True)), budgets, dropped, self._drops[1])
 
     def _sign(self, kept: Sequence[Path]) -> tuple[Path, DuplicateSettings] | None:
         """Sign all documents and compare what was signed, if the recipe asks for it."""
@@ -227,8 +243,9 @@ class Pipeline:
         return tuple(measures), self._executor
 
     @property
-    def _drops(self) -> Path:
-        return self._workspace.root / "deduplicating" / DROPS_FILE
+    def _drops(self) -> tuple[Path, Path]:
+        folder = self._workspace.root / "deduplicating"
+        return folder / "duplicates.parquet", folder / "budgets.parquet"
 
     def _empty(self) -> EmptyCorpusError:
         lines = self.ledger.sources
@@ -268,6 +285,7 @@ def _source_options(source: Source, recipe: Recipe) -> SourceOptions:
         split=source.split or "train",
         revision=source.revision,
         ids=source.ids,
+        files=source.files,
     )
 
 

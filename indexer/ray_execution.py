@@ -41,6 +41,7 @@ class RayExecutor:
                     value=os.environ.get(ADDRESS_VARIABLE),
                     remedy=f"Check {ADDRESS_VARIABLE}, or leave it out to use this machine.",
                 ) from error
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         available = int(self._ray.cluster_resources().get("CPU", 1))
         self.workers = min(workers or available, available)
 
@@ -48,7 +49,9 @@ class RayExecutor:
         self, function: StageFunction, context: Any, tasks: Sequence[Any], report: Report
     ) -> Iterator[dict[str, Any]]:
         """Yield the result of each task, in the order of the tasks."""
-        if not tasks:
+        if len(tasks) < 2:
+            for task in tasks:
+                yield function(context, task, report)
             return
         settings = self._ray.data.DataContext.get_current()
         settings.execution_options.preserve_order = True
@@ -56,7 +59,8 @@ class RayExecutor:
         given = self._ray.put((function, context, list(tasks)))
         blocks = min(len(tasks), BLOCKS_PER_WORKER * self.workers)
         numbers = self._ray.data.range(len(tasks), override_num_blocks=blocks)
-        done = numbers.map(partial(_work, given), concurrency=self.workers, num_cpus=1, max_retries=-1)
+        pool = self._ray.data.TaskPoolStrategy(size=min(self.workers, blocks))
+        done = numbers.map(partial(_work, given), compute=pool, num_cpus=1)
         for row in done.iter_rows():
             if row["error"]:
                 raise self._ray.cloudpickle.loads(row["error"])

@@ -327,15 +327,10 @@ class TestWorkers:
                     processes = self.executor._pool.processes._processes
                     os.kill(next(iter(processes)), signal.SIGKILL)
 
-        with LocalExecutor(2) as executor:
-            with pytest.raises(BuildError, match="worker process was ended from outside"):
-                build(
-                    wanted,
-                    tmp_path / "store",
-                    encoder=encoder,
-                    executor=executor,
-                    progress=KillAWorker(executor),
-                )
+        executor = LocalExecutor(2)
+        progress = KillAWorker(executor)
+        with executor, pytest.raises(BuildError, match="worker process was ended from outside"):
+            build(wanted, tmp_path / "store", encoder=encoder, executor=executor, progress=progress)
         assert build(wanted, tmp_path / "store", encoder=encoder).resumed
         assert content(tmp_path / "store") == content(tmp_path / "straight")
 
@@ -453,3 +448,29 @@ class TestBadInput:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         assert path.stat().st_size == status.st_size
         assert not build(wanted, tmp_path / "store", encoder=encoder).unchanged
+
+
+class TestBudgets:
+    def test_are_spent_in_order_and_not_on_what_is_left_out_anyway(
+        self, tmp_path, folder, tiny_model, encoder
+    ):
+        text = '[[filters]]\nfilter = "budget"\ndocuments = 62\n[duplicates]\n'
+        result = build(recipe(folder, tiny_model, text), tmp_path / "store", encoder=encoder)
+        assert (result.documents, result.duplicates) == (62, 2)
+        text = text.replace("62", "20")
+        build(recipe(folder, tiny_model, text), tmp_path / "less", encoder=encoder)
+        rows = {row["document_id"]: row["reason"] for row in removed_of(tmp_path / "less")}
+        assert set(rows.values()) == {"enough_documents", "same_words", "near_duplicate"}
+        assert "doc/19" not in rows
+        assert rows["doc/20"] == "enough_documents"
+
+    def test_of_words_are_kept(self, tmp_path, folder, tiny_model, encoder):
+        text = '[[filters]]\nfilter = "budget"\nwords = 300\n'
+        build(recipe(folder, tiny_model, text), tmp_path / "store", encoder=encoder)
+        (line,) = ledger_of(tmp_path / "store")["sources"]
+        assert 280 < line["words_out"] <= 300
+
+    def test_that_leave_nothing_are_named(self, tmp_path, folder, tiny_model, encoder):
+        text = '[[filters]]\nfilter = "budget"\nwords = 0\n'
+        with pytest.raises(EmptyCorpusError, match=r"budget \(enough_words\) removed 64"):
+            build(recipe(folder, tiny_model, text), tmp_path / "store", encoder=encoder)

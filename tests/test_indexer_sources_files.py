@@ -686,8 +686,9 @@ class TestHub:
             return Examples([{"text": "a", "year": 2015}, {"text": "b", "year": None}])
 
         self.install(monkeypatch, load_dataset)
-        first, second = read("hf:owner/name", config="en", split="test", revision="v1")
-        assert calls == [(("owner/name", "en"), {"split": "test", "revision": "v1", "streaming": True})]
+        first, second = read("hf:owner/name", config="en", split="test", revision="v1", files="a/*")
+        named = {"data_files": "a/*", "split": "test", "revision": "v1", "streaming": True}
+        assert calls == [(("owner/name", "en"), named)]
         assert (first.text, first.attributes, first.source) == ("a", {"year": 2015}, "owner/name")
         assert second.origin == "hf:owner/name[test]: row 2"
         assert list_input_files(SourceOptions("hf:owner/name")) == []

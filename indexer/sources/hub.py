@@ -25,7 +25,12 @@ def read_hub(options: SourceOptions, shape: DocumentShape) -> Iterator[Record]:
     place = f"hf:{name}[{options.split}]"
     try:
         examples = datasets.load_dataset(
-            name, options.config, split=options.split, revision=options.revision, streaming=True
+            name,
+            options.config,
+            data_files=options.files,
+            split=options.split,
+            revision=options.revision,
+            streaming=True,
         )
         if examples.column_names:
             shape.check_columns(examples.column_names, place)

@@ -23,9 +23,9 @@ class SourceOptions:
     that name none (default: the file's or folder's name). `fields` maps our names (FIELDS) to record
     keys, with dots for nested ones. `attributes` names those to keep, None keeps all; a name also
     keeps what is nested under it. `allow_empty_text` is for records whose vectors come separately.
-    `config`, `split` and `revision` choose within a Hugging Face dataset. `ids` says what an id is: the
-    "record"'s own, that with its "file" before it, or made of the "content". A record without an id has
-    one made of its content.
+    `config`, `files`, `split` and `revision` choose within a Hugging Face dataset. `ids` says what an id
+    is: the "record"'s own, that with its "file" before it, or made of the "content". A record without an
+    id has one made of its content.
     """
 
     path: str
@@ -40,6 +40,7 @@ class SourceOptions:
     split: str = "train"
     revision: str | None = None
     ids: str = "record"
+    files: str | None = None
 
     @property
     def is_hub_dataset(self) -> bool:
