@@ -173,3 +173,10 @@ def test_every_benchmark_takes_its_arguments_and_is_listed(benchmarks, monkeypat
     monkeypatch.setattr(benchmarks("demo"), "main", ran.append)
     assert command.main([]) == 0
     assert ran == [[]]
+
+
+def test_builds_that_are_killed_end_in_the_same_store(benchmarks, static_model, tmp_path, capsys):
+    arguments = ["--times", "1", "--encoder", str(static_model), "--json", str(tmp_path / "kills.json")]
+    benchmarks("kills").main(arguments)
+    assert json.loads((tmp_path / "kills.json").read_text())["same"] == 1
+    assert "1 ended in the same store" in capsys.readouterr().out
