@@ -84,7 +84,7 @@ def recipe_tables():
         if model is EncoderConfig:
             yield "`[encoder]` and `[exact_encoder]`", model
         elif model is not None:
-            yield (f"`[[{name}]]`" if name == "sources" else f"`[{name}]`"), model
+            yield (f"`[[{name}]]`" if name in ("sources", "filters") else f"`[{name}]`"), model
 
 
 def test_every_recipe_key_is_documented():
