@@ -34,7 +34,7 @@ from compactds.datastore.queries import (
     find_truncated,
 )
 from compactds.datastore.records import Hit, Hits, Neighbours, Passage, SearchReport
-from compactds.datastore.search import Ranking, merge, search_segment
+from compactds.datastore.search import EMPTY, Ranking, merge, search_segment
 from compactds.datastore.segment import Segment, open_segments
 from compactds.datastore.timing import Clock
 from compactds.filters import Expression, Schema, Where, parse_where
@@ -215,7 +215,7 @@ class Datastore:
             for segment in self._open_segments:
                 for first in segment.lookup.first_rows(document_id):
                     row = first + int(position)
-                    if row < segment.rows:
+                    if row < segment.rows and not segment.is_deleted(row):
                         passage = segment.passages.fetch([row])[0]
                         if passage.id == passage_id:
                             return passage
@@ -271,7 +271,8 @@ class Datastore:
             "segments": [
                 {
                     "name": record.name,
-                    "passages": record.passages,
+                    "passages": record.live_passages,
+                    "deleted": record.passages - record.live_passages,
                     "exact_dtype": record.exact_dtype,
                     "index": asdict(record.index),
                     "calibration": [asdict(point) for point in record.calibration],
@@ -357,16 +358,21 @@ class Datastore:
             plan, rankings = search_segment(segment, rows, queries.proposing, queries.deciding, effort, clock)
             plans.append(plan)
             found.append([(ranking, offset) for ranking in rankings])
-        if len(found) == 1:
+        if not found:
+            merged = [EMPTY] * len(queries.proposing)
+        elif len(found) == 1:
             merged = [ranking for ranking, _ in found[0]]
         else:
             merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
         return "+".join(sorted(set(plans))) or "none", _matching(allowed), merged
 
     def _allowed(self, expression: Expression | None) -> list[tuple[Segment, Bitmap | None]]:
-        """Return the rows of every segment that an expression allows, None for all."""
+        """Return the rows of every segment that an expression allows and nobody deleted, None for all."""
         return [
-            (segment, None if expression is None else segment.attributes.filter.rows(expression))
+            (
+                segment,
+                segment.allowed(None if expression is None else segment.attributes.filter.rows(expression)),
+            )
             for segment in self._open_segments
         ]
 

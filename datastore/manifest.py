@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compactds.datastore.deletions import DELETION_NAME, DeletionRecord
 from compactds.datastore.encoders.base import EncoderSpec
 from compactds.datastore.errors import DamagedStoreError, StoreError, StoreFormatError, StoreNotFoundError
 from compactds.datastore.files import FileRecord, write_atomic
@@ -49,7 +50,10 @@ class CalibrationPoint:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """Hold what the manifest knows of one segment: its counts, files, index and calibration."""
+    """Hold what the manifest knows of one segment: its counts, files, index and calibration.
+
+    `passages` and `documents` are what its files hold; `deletions` tells which of them are deleted.
+    """
 
     name: str
     passages: int
@@ -58,6 +62,17 @@ class SegmentRecord:
     index: IndexRecord
     files: Mapping[str, FileRecord]
     calibration: tuple[CalibrationPoint, ...] = ()
+    deletions: DeletionRecord | None = None
+
+    @property
+    def live_passages(self) -> int:
+        """Return the number of passages that are not deleted."""
+        return self.passages - (self.deletions.passages if self.deletions else 0)
+
+    @property
+    def live_documents(self) -> int:
+        """Return the number of documents that are not deleted."""
+        return self.documents - (self.deletions.documents if self.deletions else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +96,13 @@ class Manifest:
 
     @property
     def passages(self) -> int:
-        """Return the number of passages in all segments."""
-        return sum(segment.passages for segment in self.segments)
+        """Return the number of passages in all segments, without deleted ones."""
+        return sum(segment.live_passages for segment in self.segments)
 
     @property
     def documents(self) -> int:
-        """Return the number of documents in all segments."""
-        return sum(segment.documents for segment in self.segments)
+        """Return the number of documents in all segments, without deleted ones."""
+        return sum(segment.live_documents for segment in self.segments)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON data, without its checksum."""
@@ -189,7 +204,18 @@ def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
         if type(data[count]) is not int or data[count] < 1:
             raise ValueError(f"{count} is {data[count]!r}")
     fields["calibration"] = tuple(CalibrationPoint(**point) for point in data["calibration"])
+    if data.get("deletions") is not None:
+        fields["deletions"] = _parse_deletions(data["deletions"], data)
     return SegmentRecord(**fields)
+
+
+def _parse_deletions(data: Mapping[str, Any], segment: Mapping[str, Any]) -> DeletionRecord:
+    if DELETION_NAME.fullmatch(data["file"]) is None:
+        raise ValueError(f"{data['file']!r} is not the name of a list of deleted rows")
+    for count in ("passages", "documents"):
+        if type(data[count]) is not int or not 1 <= data[count] <= segment[count]:
+            raise ValueError(f"{count} deleted are {data[count]!r}")
+    return DeletionRecord(**{**data, "record": FileRecord(**data["record"])})
 
 
 def _parse_files(data: Mapping[str, Any]) -> dict[str, FileRecord]:

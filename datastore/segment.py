@@ -9,6 +9,8 @@ from compactds.datastore.ann.flat import open_flat
 from compactds.datastore.ann.hnsw import open_hnsw
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.attributes import AttributeColumns
+from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.deletions import read_deleted
 from compactds.datastore.errors import DamagedStoreError, StoreError, StoreFormatError
 from compactds.datastore.files import find_damage
 from compactds.datastore.lookup import DocumentLookup
@@ -25,7 +27,10 @@ LEDGER_FILE = "ledger.json"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Hold the open parts of one segment; rows are numbered from 0 in it."""
+    """Hold the open parts of one segment; rows are numbered from 0 in it.
+
+    `live` are the rows that are not deleted, None if none is.
+    """
 
     record: SegmentRecord
     path: Path
@@ -35,11 +40,25 @@ class Segment:
     index: AnnIndex
     lookup: DocumentLookup
     ledger: bytes
+    live: Bitmap | None = None
 
     @property
     def rows(self) -> int:
-        """Return the number of passages."""
+        """Return the number of rows, deleted ones included."""
         return self.record.passages
+
+    def allowed(self, matching: Bitmap | None) -> Bitmap | None:
+        """Return the rows of `matching` (None for all) that are not deleted; None if that is every row."""
+        if self.live is None:
+            return matching
+        # What the caller unpacks belongs to the caller's bitmap, so that this one stays small.
+        return (
+            Bitmap(self.live.bits, self.rows, self.live.count) if matching is None else matching & self.live
+        )
+
+    def is_deleted(self, row: int) -> bool:
+        """Tell whether a row is deleted."""
+        return self.live is not None and not int(self.live.bits[row // 8]) >> row % 8 & 1
 
     def close(self) -> None:
         """Give back files and maps; vectors and index go with the last search that uses them."""
@@ -130,6 +149,8 @@ def open_index(folder: Path, record: IndexRecord, *, dimension: int) -> AnnIndex
 def _open(path: Path, manifest: Manifest, record: SegmentRecord, opened: ExitStack) -> Segment:
     """Open all parts; those that have to be closed when a later one fails are put on `opened`."""
     try:
+        deletions = record.deletions
+        live = None if deletions is None else ~read_deleted(path.parents[1], deletions, record.passages)
         passages = PassageReader(path / PASSAGES_FILE)
         opened.callback(passages.close)
         attributes = AttributeColumns(path / ATTRIBUTES_FILE, manifest.schema)
@@ -148,6 +169,7 @@ def _open(path: Path, manifest: Manifest, record: SegmentRecord, opened: ExitSta
             index=open_index(path, record.index, dimension=manifest.encoder.dimension),
             lookup=DocumentLookup(path / DOCUMENTS_FILE),
             ledger=(path / LEDGER_FILE).read_bytes(),
+            live=live,
         )
     except (OSError, ValueError) as error:
         raise _damaged(path, _cannot_be_read(path, error)) from error

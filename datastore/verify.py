@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from compactds.datastore.deletions import deletion_damage
 from compactds.datastore.errors import StoreError, StoreNotFoundError
 from compactds.datastore.files import find_damage
 from compactds.datastore.manifest import Manifest, SegmentRecord, read_manifest
@@ -36,6 +37,8 @@ def _check(root: Path, manifest: Manifest) -> list[str]:
     problems = find_damage(root, manifest.encoder_files, deep=True)
     for record in manifest.segments:
         damage = find_damage(root / SEGMENTS_FOLDER / record.name, record.files, deep=True)
+        if record.deletions is not None:
+            damage += deletion_damage(root, record.deletions)
         problems += damage or _check_structure(root, manifest, record)
     return problems
 

@@ -1,8 +1,7 @@
-"""Write one segment and publish it: the only code that creates what the rest of this package reads."""
+"""Write one segment: the only code that creates what the rest of this package reads."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,21 +23,13 @@ from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import StoreError
 from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder, write_array
 from compactds.datastore.lookup import ENTRY, lookup_entries, sort_lookup
-from compactds.datastore.manifest import (
-    SEGMENT_NAME,
-    CalibrationPoint,
-    IndexRecord,
-    Manifest,
-    SegmentRecord,
-    write_manifest,
-)
+from compactds.datastore.manifest import CalibrationPoint, IndexRecord, SegmentRecord
 from compactds.datastore.passages import PassageWriter
 from compactds.datastore.segment import (
     ATTRIBUTES_FILE,
     DOCUMENTS_FILE,
     LEDGER_FILE,
     PASSAGES_FILE,
-    SEGMENTS_FOLDER,
     exact_file,
     open_index,
 )
@@ -216,30 +207,6 @@ def finish_segment(
         files=files,
         calibration=points,
     )
-
-
-def publish(root: Path, folder: Path, manifest: Manifest, *, replaces: Manifest | None) -> Manifest:
-    """Move a finished segment into the store and make `manifest` the store's manifest.
-
-    The segment's digest gets a number before it, one more than the replaced store's. What the replaced
-    manifest named and the new one does not is removed last: until the manifest is replaced, readers see
-    the old store. What no manifest names, a build left that was stopped right here; it is removed first.
-    """
-    segments = root / SEGMENTS_FOLDER
-    segments.mkdir(exist_ok=True)
-    (record,) = manifest.segments
-    live = [] if replaces is None else [segment.name for segment in replaces.segments]
-    for path in segments.iterdir():
-        if path.name not in live and SEGMENT_NAME.fullmatch(path.name) and not path.is_symlink():
-            shutil.rmtree(path)  # anything else there was not written by a build, and stays
-    name = f"{max((int(old.split('-')[0]) for old in live), default=0) + 1}-{record.name}"
-    folder.rename(segments / name)
-    sync_folder(segments)
-    published = replace(manifest, segments=(replace(record, name=name),))
-    write_manifest(root, published)
-    for old in live:
-        shutil.rmtree(segments / old, ignore_errors=True)
-    return published
 
 
 def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:

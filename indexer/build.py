@@ -19,8 +19,8 @@ from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, v
 from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
 from compactds.datastore.files import find_damage
 from compactds.datastore.manifest import Manifest, read_manifest
+from compactds.datastore.publishing import publish
 from compactds.datastore.segment import SEGMENTS_FOLDER
-from compactds.datastore.writer import publish
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
 from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors

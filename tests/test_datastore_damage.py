@@ -22,9 +22,9 @@ from compactds.datastore.errors import (
 )
 from compactds.datastore.files import CHECKED_AT_OPEN_BYTES, FileRecord, record_file
 from compactds.datastore.manifest import read_manifest, write_manifest
+from compactds.datastore.publishing import publish
 from compactds.datastore.segment import checked_whole, open_index
 from compactds.datastore.verify import VERIFY_ATTEMPTS, verify
-from compactds.datastore.writer import publish
 from compactds.filters.errors import CompactdsError
 from compactds.indexer.build import build
 

@@ -188,7 +188,7 @@ def test_stopped_while_publishing_it_ends_in_the_same_store(
         if step == "clear":
             patch.setattr("compactds.indexer.workspace.Workspace.clear", stop)
         else:
-            patch.setattr("compactds.datastore.writer.write_manifest", stop)
+            patch.setattr("compactds.datastore.publishing.write_manifest", stop)
         with pytest.raises(KeyboardInterrupt):
             build(wanted, tmp_path / "store", encoder=encoder)
     build(wanted, tmp_path / "store", encoder=encoder)
