@@ -6,6 +6,7 @@ import typer
 
 from compactds.cli.build import build
 from compactds.cli.command import command
+from compactds.cli.delete import delete
 from compactds.cli.demo import demo
 from compactds.cli.doctor import doctor
 from compactds.cli.evaluate import evaluate
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (demo, build, search, serve, evaluate, inspect, verify, doctor):
+for subcommand in (demo, build, delete, search, serve, evaluate, inspect, verify, doctor):
     app.command()(command(subcommand))
 
 

@@ -4,7 +4,7 @@ The file is a sorted array of (XXH3-64 of the document id, first row of the docu
 document. Hashes can collide, so a caller compares the id that the row holds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from xxhash import xxh3_64_intdigest
 from compactds.datastore.files import write_array
 
 ENTRY = np.dtype([("key", "<u8"), ("row", "<u8")])
+_AT_ONCE = 65_536
 
 
 def lookup_entries(documents: Iterable[tuple[str, int]]) -> NDArray[np.void]:
@@ -52,3 +53,16 @@ class DocumentLookup:
         keys = self._entries["key"]
         left, right = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
         return [int(row) for row in self._entries["row"][left:right]]
+
+    def knows(self, document_ids: Sequence[str]) -> bool:
+        """Tell whether the hash of any of these ids is here: if not, none of the documents is."""
+        wanted = np.fromiter((xxh3_64_intdigest(name.encode()) for name in document_ids), np.uint64)
+        keys = self._entries["key"]
+        places = np.searchsorted(keys, wanted)
+        inside = places < len(keys)
+        return bool(np.any(keys[places[inside]] == wanted[inside]))
+
+    def all_first_rows(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the first rows of all documents, in no particular order, some at a time."""
+        for start in range(0, len(self._entries), _AT_ONCE):
+            yield self._entries["row"][start : start + _AT_ONCE].astype(np.int64)

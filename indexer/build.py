@@ -1,17 +1,11 @@
 """Build a datastore from a recipe: read, encode, assemble, publish, and go on where a run stopped."""
 
-import errno
 import resource
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from duckdb import Error as DuckDBError
-from pyarrow import ArrowException
 
 from compactds.configs.recipe import Recipe
 from compactds.datastore.ann.choose import IndexPlan, choose_index
@@ -23,6 +17,7 @@ from compactds.datastore.publishing import publish
 from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
+from compactds.indexer.disk import disk_errors
 from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
@@ -38,9 +33,6 @@ from compactds.indexer.workspace import Workspace, build_key, locked
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
 """What of a recipe decides which documents there are, before they are split."""
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_DISK = ("No space left", "requested and", "File too large")
-LEAST_FREE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +81,7 @@ def build(
     EmptyCorpusError, EncoderError, BudgetError, StoreBusyError or BuildError.
     """
     started = time.perf_counter()
-    with locked(out), _disk_errors(out):
+    with locked(out), disk_errors(out):
         run = _Build(recipe, out, progress or LoggedProgress(), encoder, executor or LocalExecutor(), started)
         return run.run()
 
@@ -382,23 +374,3 @@ def _existing(out: Path) -> Manifest | None:
             value=str(out),
             remedy="Give --out another folder, or remove this one.",
         ) from error
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Turn errors of a full disk into one that says what to do; nothing built so far is lost.
-
-    Libraries tell of it in their own ways, or not at all: what fails when nothing is left fails by that.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, DuckDBError, ArrowException, DamagedStoreError) as error:
-        free = shutil.disk_usage(out).free
-        told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
-        if told or free < LEAST_FREE_BYTES:
-            raise BuildError(
-                f"no space left on the disk of {out} ({free:,} bytes free).",
-                value=free,
-                remedy="Free some space and run the same command again: it goes on where it stopped.",
-            ) from error
-        raise

@@ -37,6 +37,18 @@ class DuplicateIdError(BuildError):
     code = "duplicate_id"
 
 
+class HeldIdError(BuildError):
+    """Refuse to add documents whose ids the store holds already."""
+
+    code = "held_id"
+
+
+class UnknownDocumentError(BuildError):
+    """Report ids of documents that the store does not hold."""
+
+    code = "unknown_document"
+
+
 class AttributeTypeError(BuildError):
     """Report an attribute whose values do not share a type."""
 

@@ -1,0 +1,50 @@
+"""What changes of a store share: errors of a full disk told as one, and a folder for what is temporary."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from duckdb import Error as DuckDBError
+from pyarrow import ArrowException
+
+from compactds.datastore.errors import DamagedStoreError
+from compactds.indexer.errors import BuildError
+
+CHANGE_FOLDER = ".change"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = ("No space left", "requested and", "File too large")
+LEAST_FREE_BYTES = 1 << 20
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Turn errors of a full disk into one that says what to do; nothing built so far is lost.
+
+    Libraries tell of it in their own ways, or not at all: what fails when nothing is left fails by that.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, DuckDBError, ArrowException, DamagedStoreError) as error:
+        free = shutil.disk_usage(out).free
+        told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
+        if told or free < LEAST_FREE_BYTES:
+            raise BuildError(
+                f"no space left on the disk of {out} ({free:,} bytes free).",
+                value=free,
+                remedy="Free some space and run the same command again: it goes on where it stopped.",
+            ) from error
+        raise
+
+
+@contextmanager
+def change_folder(store: Path) -> Iterator[Path]:
+    """Yield an empty folder in a store, for one change at a time; what a change left there is removed."""
+    folder = store / CHANGE_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
