@@ -1,7 +1,7 @@
 """Measure what each effort of an index gives in recall, so that a search can ask for recall instead."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -23,6 +23,8 @@ CANDIDATE_LADDER = (32, 64, 128, 256, 512, 1024, 2048)
 ENOUGH_RECALL = 0.999
 MISS_MARGIN = 0.3
 """How much more a query never seen may miss than rows of the store do: up to 0.35 was measured."""
+NEAR_ENOUGH = 1.03
+"""Of points whose costs differ by no more than this, the one that promises more is enough."""
 TIMED_QUERIES = 64
 MICROSECONDS_PER_EXACT_BYTE = 3e-4
 
@@ -140,12 +142,25 @@ def _candidates(index: AnnIndex, held_out: HeldOut, effort: int, count: int) -> 
 
 
 def _thinned(trials: Iterable[_Trial]) -> list[_Trial]:
-    """Return the trials that promise more than every cheaper one, cheapest first."""
+    """Return the trials worth keeping, cheapest first: none promises less than a cheaper one."""
     kept: list[_Trial] = []
     for trial in sorted(trials, key=lambda trial: (trial.cost_us, -trial.promised)):
         if not kept or trial.promised > kept[-1].promised:
             kept.append(trial)
-    return kept
+    return _spaced(kept)
+
+
+def _spaced(trials: Sequence[_Trial]) -> list[_Trial]:
+    """Leave out trials for which a dearer one stands in that costs hardly more; cheapest first.
+
+    Whatever recall is asked for, the cheapest trial left that promises it costs at most NEAR_ENOUGH times
+    the cheapest of all. The dearest stays, and as few of the others as that allows.
+    """
+    spaced = list(trials[-1:])
+    for trial in reversed(trials[:-1]):
+        if spaced[-1].cost_us > NEAR_ENOUGH * trial.cost_us:
+            spaced.append(trial)
+    return spaced[::-1]
 
 
 def _milliseconds(index: AnnIndex, deciding: ExactVectors, held_out: HeldOut, point: _Trial) -> float:

@@ -17,6 +17,7 @@ from compactds.filters.schema import Schema
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
+HELD_OUT = "passages of the store"
 SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 
 
@@ -49,10 +50,27 @@ class CalibrationPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """Hold what a store takes, as a plan predicts it or as it was measured.
+
+    `serving_bytes` is the memory of a process that has opened the store and searched without a filter,
+    `serving_base_bytes` of it what such a process takes without a store. `building_bytes` is the most that
+    the build's processes took together. Mapped files are not counted. 0 stands for what is not known.
+    """
+
+    serving_bytes: int
+    serving_base_bytes: int
+    building_bytes: int
+    disk_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRecord:
     """Hold what the manifest knows of one segment: its counts, files, index and calibration.
 
     `passages` and `documents` are what its files hold; `deletions` tells which of them are deleted.
+    `calibrated_on` says what queries the calibration was measured with.
     """
 
     name: str
@@ -63,6 +81,7 @@ class SegmentRecord:
     files: Mapping[str, FileRecord]
     calibration: tuple[CalibrationPoint, ...] = ()
     deletions: DeletionRecord | None = None
+    calibrated_on: str = HELD_OUT
 
     @property
     def live_passages(self) -> int:
@@ -80,7 +99,8 @@ class Manifest:
     """Describe a store completely; encoders, schema and segments say how to search it.
 
     `created` is an ISO 8601 time in UTC. `encoder` proposes candidates, `exact_encoder` decides; they
-    are equal in a store with one encoder.
+    are equal in a store with one encoder. `predicted` and `measured` are what it takes, where a build
+    kept account of that.
     """
 
     name: str
@@ -93,6 +113,8 @@ class Manifest:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     encoder_files: Mapping[str, FileRecord] = field(default_factory=dict)
     format: int = FORMAT
+    predicted: Resources | None = None
+    measured: Resources | None = None
 
     @property
     def passages(self) -> int:
@@ -114,6 +136,8 @@ class Manifest:
             "segments": [asdict(segment) for segment in self.segments],
             "encoder_files": {name: asdict(record) for name, record in self.encoder_files.items()},
             "counts": {"documents": self.documents, "passages": self.passages},
+            "predicted": None if self.predicted is None else asdict(self.predicted),
+            "measured": None if self.measured is None else asdict(self.measured),
         }
 
 
@@ -187,7 +211,13 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
         segments=tuple(_parse_segment(segment) for segment in data["segments"]),
         recipe=data["recipe"],
         encoder_files=_parse_files(data["encoder_files"]),
+        predicted=_parse_resources(data["predicted"]),
+        measured=_parse_resources(data["measured"]),
     )
+
+
+def _parse_resources(data: Mapping[str, Any] | None) -> Resources | None:
+    return None if data is None else Resources(**data)
 
 
 def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
