@@ -43,7 +43,7 @@ def survey(
         pipeline = Pipeline(
             workspace, recipe, sources, steps, executor or LocalExecutor(), progress or LoggedProgress()
         )
-        tasks = list(_sampled(sources, files, -(-sample // len(sources))))
+        tasks = list(sampled_tasks(sources, files, -(-sample // len(sources))))
         try:
             pipeline.passages(pipeline.documents(tasks), None, ())
         except EmptyCorpusError:
@@ -54,7 +54,7 @@ def survey(
         return {**pipeline.ledger.to_json(), "examples": read_examples(found) if removed else []}
 
 
-def _sampled(
+def sampled_tasks(
     sources: Sequence[SourceOptions], files: Sequence[Sequence[InputFile]], wanted: int
 ) -> Iterator[ReadTask]:
     """Yield tasks that read about `wanted` documents of each source."""
