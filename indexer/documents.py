@@ -1,5 +1,6 @@
 """The documents a build reads: one input record each, with typed attributes and an origin."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128_hexdigest
+
+_COUNTED_AT_ONCE = 1 << 20
+_SPACE = re.compile(r"\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,18 @@ class Document:
     vector: NDArray[np.float32] | None = None
     id_from_content: bool = False
     attributes_are_text: bool = False
+
+
+def spaced_words(text: str) -> int:
+    """Return the number of runs of non-space, without holding them all of a very long text."""
+    count = start = 0
+    while len(text) - start > _COUNTED_AT_ONCE:
+        space = _SPACE.search(text, start + _COUNTED_AT_ONCE)
+        if space is None:
+            break
+        count += len(text[start : space.start()].split())
+        start = space.end()
+    return count + len(text[start:].split())
 
 
 def content_id(title: str, text: str) -> str:

@@ -23,7 +23,7 @@ from compactds.filters.corpus.overlap_files import read_question_files
 from compactds.filters.schema import FieldType
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.document_shards import DocumentRows, read_shard_documents
-from compactds.indexer.documents import Document
+from compactds.indexer.documents import Document, spaced_words
 from compactds.indexer.execution import Report
 from compactds.indexer.ledger import DECONTAMINATION, NOTHING_LEFT
 from compactds.indexer.reading import raw_shard
@@ -85,7 +85,7 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
         else:
             inference.observe(edited)
             if edited is not document:
-                count = len(edited.text.split())
+                count = spaced_words(edited.text)
             rows.add(edited, task.first_record + ordinal, count)
             documents, words = documents + 1, words + count
             characters += len(edited.text)

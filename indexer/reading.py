@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from compactds.indexer.document_shards import DocumentRows
-from compactds.indexer.documents import Document
+from compactds.indexer.documents import Document, spaced_words
 from compactds.indexer.execution import Report
 from compactds.indexer.sources import InputFile, Notices, Rejection, SourceOptions, read_documents
 from compactds.indexer.sources.formats import DOCUMENT_FORMATS
@@ -124,7 +124,7 @@ class _Reading:
         return {**asdict(count), "source": self._task.source, "notices": asdict(notices)}
 
     def _add(self, document: Document) -> None:
-        words = len(document.text.split())
+        words = spaced_words(document.text)
         self._rows.add(document, self._count.documents + self._count.rejected, words)
         self._count.documents += 1
         self._count.words += words

@@ -17,6 +17,7 @@ from compactds.datastore.encoders import EncoderOptions, load_encoder
 from compactds.datastore.verify import verify
 from compactds.filters.errors import CompactdsError
 from compactds.indexer.build import build
+from compactds.indexer.documents import spaced_words
 from compactds.indexer.errors import BuildError, EmptyCorpusError, RecordError, SourceError
 from compactds.indexer.execution import LocalExecutor, default_workers
 from compactds.indexer.progress import LoggedProgress
@@ -373,6 +374,11 @@ class TestWorkers:
         done = subprocess.run(arguments, check=False, capture_output=True, timeout=120)
         assert done.returncode == -signal.SIGKILL
         assert len(done.stdout.split()) == 2
+
+
+@pytest.mark.parametrize("text", ["", " ", "one", "a b " * 700_000, "x" * 3_000_000, "é\u2003ü\n" * 900_000])
+def test_words_of_long_texts_are_counted_as_those_of_short_ones(text):
+    assert spaced_words(text) == len(text.split())
 
 
 class TestBadInput:
