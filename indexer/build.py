@@ -12,13 +12,15 @@ from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, vectors_spec
 from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
 from compactds.datastore.files import find_damage
-from compactds.datastore.manifest import Manifest, read_manifest
+from compactds.datastore.manifest import Manifest, SegmentRecord, read_manifest
 from compactds.datastore.publishing import publish
 from compactds.datastore.segment import SEGMENTS_FOLDER
+from compactds.filters.schema import Schema
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
 from compactds.indexer.disk import disk_errors
-from compactds.indexer.encoding import EncodingCount, encode_shards, take_given_vectors
+from compactds.indexer.embedding_cache import CacheOptions
+from compactds.indexer.encoding import EncodingCount, GivenVectors, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import CONTAMINATED_FILE
@@ -69,6 +71,7 @@ def build(
     progress: Progress | None = None,
     encoder: Encoder | None = None,
     executor: Executor | None = None,
+    cache: CacheOptions | None = None,
 ) -> BuildResult:
     """Build the datastore that `recipe` describes into the folder `out`, and publish it.
 
@@ -76,17 +79,35 @@ def build(
     build is gone on with when the same recipe over the same inputs is built again; if nothing changed
     since the store was built, nothing is done. `encoder` is used in place of loading the recipe's.
     `executor` runs the stages over documents, this process if left out; the store is the same whoever does.
+    Vectors that `cache` holds are taken from there, and new ones are kept in it.
 
     Raises CompactdsError: SourceError, RecordError, DuplicateIdError, AttributeTypeError,
     EmptyCorpusError, EncoderError, BudgetError, StoreBusyError or BuildError.
     """
     started = time.perf_counter()
     with locked(out), disk_errors(out):
-        run = _Build(recipe, out, progress or LoggedProgress(), encoder, executor or LocalExecutor(), started)
-        return run.run()
+        run = BuildRun(recipe, out, progress or LoggedProgress(), encoder, executor or LocalExecutor(), cache)
+        return _result(out, run.run(), time.perf_counter() - started)
 
 
-class _Build:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Hold what a run ended with: the published manifest, and the account of the segment it made.
+
+    `resumed` tells that it went on from an earlier run, `unchanged` that there was nothing to do.
+    """
+
+    manifest: Manifest
+    account: Mapping[str, Any]
+    resumed: bool
+    unchanged: bool
+
+    def total(self, name: str) -> int:
+        """Return a count of the account, added up over all sources."""
+        return sum(source[name] for source in self.account.get("sources", ()))
+
+
+class BuildRun:
     """One run of a build; holds what the stages hand on."""
 
     def __init__(
@@ -96,25 +117,26 @@ class _Build:
         progress: Progress,
         encoder: Encoder | None,
         executor: Executor,
-        started: float,
+        cache: CacheOptions | None = None,
     ) -> None:
         self._recipe = recipe
         self._out = out
         self._progress = progress
         self._given = encoder
         self._executor = executor
-        self._started = started
+        self._cache = cache
         self._sources = source_options(recipe)
         self._files = [list_input_files(options) for options in self._sources]
 
-    def run(self) -> BuildResult:
+    def run(self) -> Outcome:
+        """Run all stages that are not done yet."""
         steps = filter_steps(self._recipe)
         key, documents_key = self._keys()
         existing = _existing(self._out)
         if existing is not None and self._is_current(existing, key):
             Workspace.discard(self._out, key)
             self._progress.note(f"{self._out} is up to date: recipe and inputs are unchanged.")
-            return self._result(existing, {}, resumed=False, unchanged=True)
+            return Outcome(existing, {}, resumed=False, unchanged=True)
         workspace, resumed = Workspace.open(self._out, key, documents_key)
         if resumed:
             self._progress.note("Going on where an earlier build stopped.")
@@ -122,29 +144,46 @@ class _Build:
         documents = pipeline.documents(list(plan_reading(self._sources, self._files)))
         for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
             self._progress.note(f"No document has the attribute {name!r}, which is given a type.")
+        schema = self._schema(workspace, documents)
         with pipeline.ledger.timed("load encoders"):
             encoders = self._load_encoders(workspace)
         measures = () if self._recipe.has_vectors else tuple(encoders.values())
         passages = pipeline.passages(documents, self._passage_options(), measures)
         with pipeline.ledger.timed("encode"):
-            assembly, counts = self._encode(workspace, encoders, documents, passages)
+            assembly, counts = self._encode(workspace, encoders, documents.records, passages, schema)
         with pipeline.ledger.timed("write"):
             writer = assemble_rows(workspace, assembly, self._progress)
         account = self._account(pipeline.ledger, counts, resumed)
         extra = self._extra_files(workspace, writer.folder)
         record = build_index(workspace, assembly, writer, account, extra, pipeline.ledger, self._progress)
+        manifest = self._publish(workspace, assembly, record, key, existing)
+        workspace.clear()
+        return Outcome(manifest, account, resumed=resumed, unchanged=False)
+
+    def _schema(self, workspace: Workspace, documents: Documents) -> Schema:  # noqa: ARG002
+        """Return the types of the attributes that the new segment is to have."""
+        return documents.schema()
+
+    def _publish(
+        self,
+        workspace: Workspace,
+        assembly: Assembly,
+        record: SegmentRecord,
+        key: str,
+        existing: Manifest | None,
+    ) -> Manifest:
+        """Make the new segment the store."""
         manifest = make_manifest(
             assembly,
             record,
             name=self._recipe.name,
             software=f"compactds {installed_version('compactds')}",
-            recipe={"key": key, "resolved": _portable(self._recipe)},
+            recipe={"key": key, "resolved": portable(self._recipe)},
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
         published = publish(self._out, workspace.segment, manifest, replaces=existing)
         remove_old_bundles(self._out, published)
-        workspace.clear()
-        return self._result(published, account, resumed=resumed, unchanged=False)
+        return published
 
     def _keys(self) -> tuple[str, str]:
         """Return the key of the whole build, and that of the documents alone."""
@@ -184,7 +223,7 @@ class _Build:
         if self._recipe.exact_encoder is not None:
             configs["exact"] = self._recipe.exact_encoder
         encoders = {
-            role: self._given or load_build_encoder(workspace, role, EncoderOptions(**config.model_dump()))
+            role: self._given or self._load_encoder(workspace, role, EncoderOptions(**config.model_dump()))
             for role, config in configs.items()
         }
         if "exact" not in encoders:
@@ -199,6 +238,9 @@ class _Build:
         workspace.write_state("encoders", fingerprints)
         return encoders
 
+    def _load_encoder(self, workspace: Workspace, role: str, options: EncoderOptions) -> Encoder:
+        return load_build_encoder(workspace, role, options, self._cache)
+
     def _passage_options(self) -> PassageOptions:
         passages = self._recipe.passages
         return PassageOptions(
@@ -212,17 +254,18 @@ class _Build:
         self,
         workspace: Workspace,
         encoders: Mapping[str, Encoder],
-        documents: Documents,
+        records: int,
         passages: Passages,
+        schema: Schema,
     ) -> tuple[Assembly, dict[str, EncodingCount]]:
         dtype = self._recipe.exact.dtype
         counts: dict[str, EncodingCount] = {}
         if self._recipe.has_vectors:
             self._progress.stage("taking vectors", passages.total)
             given = take_given_vectors(
-                workspace, passages.shards, documents.records, self._recipe.vectors, dtype, self._progress
+                workspace, passages.shards, records, self._recipe.vectors, dtype, self._progress
             )
-            specs = [_spec_of_given(given.dimension, given.normalized, encoders)] * 2
+            specs = [self._spec_of_given(given, encoders)] * 2
             plan = self._plan(passages.total, specs[0])
         else:
             specs = [encoders.get("ann", encoders["exact"]).spec, encoders["exact"].spec]
@@ -233,13 +276,20 @@ class _Build:
                 self._progress.stage(stage, passages.total)
                 role_dtype = dtype if role == "exact" else "float16"
                 counts[role] = encode_shards(
-                    workspace, passages.shards, encoder, role, passager, role_dtype, self._progress
+                    workspace,
+                    passages.shards,
+                    encoder,
+                    role,
+                    passager,
+                    role_dtype,
+                    self._progress,
+                    self._cache,
                 )
         self._progress.note(f"Index: {plan.kind}, {plan.ram_bytes:,} bytes in memory, because {plan.reason}.")
         assembly = Assembly(
             shards=passages.shards,
             passages=passages.total,
-            attributes=documents.schema(),
+            attributes=schema,
             encoder=bundled(specs[0]),
             exact_encoder=bundled(specs[1]),
             exact_dtype=dtype,
@@ -280,29 +330,41 @@ class _Build:
         }
         return [name for name, there in made.items() if there]
 
-    def _result(
-        self, manifest: Manifest, account: Mapping[str, Any], *, resumed: bool, unchanged: bool
-    ) -> BuildResult:
-        sources = account.get("sources", [])
-        disk = sum(record.bytes for segment in manifest.segments for record in segment.files.values())
-        counts = {
-            name: sum(source[name] for source in sources)
-            for name in ("rejected", "removed", "duplicates", "contaminated")
-        }
-        return BuildResult(
-            path=self._out,
-            documents=manifest.documents,
-            passages=manifest.passages,
-            seconds=time.perf_counter() - self._started,
-            resumed=resumed,
-            unchanged=unchanged,
-            truncated=account.get("truncated", 0),
-            index=manifest.segments[0].index.kind,
-            peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-            bytes_per_passage=disk / max(1, manifest.passages),
-            loading_s=account.get("seconds", {}).get("load encoders", 0.0),
-            **counts,
-        )
+    def _spec_of_given(self, given: GivenVectors, encoders: Mapping[str, Encoder]) -> EncoderSpec:
+        """Return the spec of ready-made vectors: the named encoder's, or one that takes vectors only."""
+        if not encoders:
+            return vectors_spec(given.dimension, normalized=given.normalized)
+        spec = encoders["exact"].spec
+        if spec.dimension != given.dimension:
+            raise BuildError(
+                f"the vectors have {given.dimension} dimensions, "
+                f"those of {spec.model!r} have {spec.dimension}.",
+                value=given.dimension,
+                remedy="Name the encoder that made the vectors, or none.",
+            )
+        return spec
+
+
+def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
+    manifest, account = outcome.manifest, outcome.account
+    disk = sum(record.bytes for segment in manifest.segments for record in segment.files.values())
+    return BuildResult(
+        path=out,
+        documents=manifest.documents,
+        passages=manifest.passages,
+        seconds=seconds,
+        resumed=outcome.resumed,
+        unchanged=outcome.unchanged,
+        rejected=outcome.total("rejected"),
+        duplicates=outcome.total("duplicates"),
+        truncated=account.get("truncated", 0),
+        index=manifest.segments[0].index.kind if manifest.segments else "none",
+        peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        bytes_per_passage=disk / max(1, manifest.passages),
+        removed=outcome.total("removed"),
+        contaminated=outcome.total("contaminated"),
+        loading_s=account.get("seconds", {}).get("load encoders", 0.0),
+    )
 
 
 def _named_files(tables: Any) -> list[Path]:
@@ -333,7 +395,7 @@ def _vectors_status(path: Path) -> list[Any]:
         ) from error
 
 
-def _portable(recipe: Recipe) -> dict[str, Any]:
+def portable(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the manifest keeps it: files by their names, since a store may travel."""
     resolved = recipe.model_dump(mode="json", exclude_defaults=True)
     for name in resolved.keys() & {"sources", "filters", "decontamination", "vectors"}:
@@ -347,20 +409,6 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _spec_of_given(dimension: int, normalized: bool, encoders: Mapping[str, Encoder]) -> EncoderSpec:
-    """Return the spec of ready-made vectors: the named encoder's, or one that takes vectors only."""
-    if not encoders:
-        return vectors_spec(dimension, normalized=normalized)
-    spec = encoders["exact"].spec
-    if spec.dimension != dimension:
-        raise BuildError(
-            f"the vectors have {dimension} dimensions, those of {spec.model!r} have {spec.dimension}.",
-            value=dimension,
-            remedy="Name the encoder that made the vectors, or none.",
-        )
-    return spec
 
 
 def _existing(out: Path) -> Manifest | None:

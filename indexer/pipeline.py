@@ -243,9 +243,9 @@ class Pipeline:
         return tuple(measures), self._executor
 
     @property
-    def _drops(self) -> tuple[Path, Path]:
+    def _drops(self) -> tuple[Path, Path, Path]:
         folder = self._workspace.root / "deduplicating"
-        return folder / "duplicates.parquet", folder / "budgets.parquet"
+        return folder / "duplicates.parquet", folder / "budgets.parquet", held_list(self._workspace)
 
     def _empty(self) -> EmptyCorpusError:
         lines = self.ledger.sources
@@ -263,6 +263,11 @@ class Pipeline:
             value=rejected,
             remedy="Check the paths, and the reasons for rejections if there are any.",
         )
+
+
+def held_list(workspace: Workspace) -> Path:
+    """Return the file that lists documents to leave out because the store they are added to holds them."""
+    return workspace.root / "deduplicating" / "held.parquet"
 
 
 def source_options(recipe: Recipe) -> list[SourceOptions]:
