@@ -28,7 +28,7 @@ START = """
 import os, sys
 os.sched_setaffinity(0, {cores})
 sys.path.append({root!r})
-from benchmarks.peers.worker import main
+from benchmarks.peers.{worker} import main
 main({module!r}, {threads})
 """
 
@@ -46,6 +46,7 @@ class Peer:
     environment: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     store: str | None = None  # shares the index of another system
+    worker: str = "worker"  # the module that answers messages
 
     @property
     def index_name(self) -> str:
@@ -97,7 +98,9 @@ class Process:
         self.peer = peer
         self.log = log
         module = f"benchmarks.peers.{peer.adapter}"
-        program = START.format(cores=set(cores), root=str(ROOT), module=module, threads=threads)
+        program = START.format(
+            cores=set(cores), root=str(ROOT), worker=peer.worker, module=module, threads=threads
+        )
         environment = {**os.environ, **QUIET, **dict.fromkeys(THREAD_SETTINGS, str(threads))}
         environment.pop("PYTHONPATH", None)
         with log.open("a") as errors:

@@ -164,6 +164,11 @@ def serve(worker: Worker, messages: TextIO, replies: TextIO) -> None:
 
 
 def main(module: str, threads: int) -> None:
+    run_worker(module, threads, Worker)
+
+
+def run_worker(module: str, threads: int, kind: Callable[[Any, int], Worker]) -> None:
+    """Answer messages from standard input with a worker of this kind."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    serve(Worker(importlib.import_module(module), threads), sys.stdin, replies)
+    serve(kind(importlib.import_module(module), threads), sys.stdin, replies)
