@@ -99,14 +99,14 @@ def encode_shard(
         truncated = sum(count > encoder.spec.max_tokens for count in encoder.count_tokens(texts))
     cached = 0
     if cache is None:
-        vectors = _encode_texts(encoder, texts, progress)
+        vectors = encode_texts(encoder, texts, progress)
     else:
         keys = text_keys(texts)
         vectors, found = cache.find(keys)
         cached = int(found.sum())
         progress.advance(cached)
         missing = np.flatnonzero(~found)
-        vectors[missing] = _encode_texts(encoder, [texts[place] for place in missing], progress)
+        vectors[missing] = encode_texts(encoder, [texts[place] for place in missing], progress)
     _check_finite(vectors, encoder.spec.model, number, "float32")
     with np.errstate(over="ignore"):
         stored = vectors.astype(EXACT_DTYPES[dtype])
@@ -124,7 +124,7 @@ def open_cache(options: CacheOptions | None, encoder: Encoder, dtype: str) -> Em
     return EmbeddingCache(options, encoder.spec, encoder.cache_key, dtype)
 
 
-def _encode_texts(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Vectors:
+def encode_texts(encoder: Encoder, texts: Sequence[str], progress: Progress) -> Vectors:
     """Return a vector for each text; those of like length are encoded together, to pad little."""
     vectors = np.empty((len(texts), encoder.spec.dimension), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))

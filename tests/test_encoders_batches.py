@@ -90,9 +90,10 @@ class TestVectors:
         threads = torch.get_num_threads()
         found = []
         try:
-            for number in (1, 2, 3):
+            for number in (1, 2, 3, 8, 16):
                 torch.set_num_threads(number)
                 found.append(encoder.encode_passages(TEXTS).tobytes())
+                assert torch.get_num_threads() == number
         finally:
             torch.set_num_threads(threads)
         assert len(set(found)) == 1

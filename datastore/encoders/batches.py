@@ -7,9 +7,10 @@ bytes. Few shapes also keep memory level: the libraries prepare and keep code fo
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from compactds.datastore.errors import EncoderError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+_Result = TypeVar("_Result")
 
 SHORTEST_LENGTH = 16
 STEPS_PER_OCTAVE = 8
@@ -87,28 +90,64 @@ class _Layout:
 
 
 def encode_texts(
-    model: "SentenceTransformer", texts: Sequence[str], prompt: str, limit: int | None, shape: BatchShape
+    model: "SentenceTransformer",
+    texts: Sequence[str],
+    prompt: str,
+    limit: int | None,
+    shape: BatchShape,
+    *,
+    bfloat16: bool = False,
 ) -> Vectors:
     """Return what the model makes of each text, shape (len(texts), full dimension), at least one text.
 
-    `limit` is where the model cuts its input. Raises EncoderError for a model that reads no token ids.
+    `limit` is where the model cuts its input. On a CPU filled batches are computed side by side, each by
+    one thread. Raises EncoderError for a model that reads no token ids.
     """
     import torch
 
     layout, by_length = _tokenize(model, texts, prompt, limit)
+    device = model.device
+
+    def compute(rows: Sequence[_Row], height: int, length: int) -> tuple[Sequence[_Row], Vectors]:
+        arrays = layout.features(rows, height, length)
+        features = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        # Weights are cast anew for each batch: kept, they would be held once for every thread.
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
+        with torch.inference_mode(), autocast:
+            output = model({**layout.shared, **features})["sentence_embedding"]
+            return rows, output[: len(rows)].float().cpu().numpy()
+
+    batches = [
+        (rows, height, length)
+        for length in sorted(by_length, reverse=True)
+        for rows, height in _batches(by_length[length], length, shape)
+    ]
+    side_by_side = shape.filled and device.type == "cpu"
+    computed = _side_by_side(compute, batches) if side_by_side else (compute(*batch) for batch in batches)
     vectors: Vectors | None = None
-    with torch.inference_mode():
-        for length in sorted(by_length, reverse=True):
-            for rows, height in _batches(by_length[length], length, shape):
-                arrays = layout.features(rows, height, length)
-                features = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
-                output = model({**layout.shared, **features})["sentence_embedding"]
-                found = output[: len(rows)].float().cpu().numpy()
-                if vectors is None:
-                    vectors = np.empty((len(texts), found.shape[1]), np.float32)
-                vectors[[row.place for row in rows]] = found
+    for rows, found in computed:
+        if vectors is None:
+            vectors = np.empty((len(texts), found.shape[1]), np.float32)
+        vectors[[row.place for row in rows]] = found
     assert vectors is not None
     return vectors
+
+
+def _side_by_side(compute: Callable[..., _Result], batches: Sequence[tuple[Any, ...]]) -> Iterator[_Result]:
+    """Yield what is computed of each batch, in order; every batch is computed by one thread.
+
+    How a matrix product is divided among threads changes its last digits, so that it is not divided.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    workers = min(threads, len(batches))
+    pool = ThreadPoolExecutor(workers, "encode", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(lambda batch: compute(*batch), batches)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # also what threads to come begin with
 
 
 def _batches(rows: Sequence[_Row], length: int, shape: BatchShape) -> Iterator[tuple[Sequence[_Row], int]]:

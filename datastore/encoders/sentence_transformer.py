@@ -1,6 +1,5 @@
 """Encode with a sentence-transformers model, with everything that changes a vector pinned."""
 
-import contextlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -123,14 +122,11 @@ class SentenceTransformerEncoder:
         checked = check_texts(texts)
         if not checked:
             return np.empty((0, self._spec.dimension), np.float32)
-        import torch
-
         bfloat16 = passages and self._bfloat16
-        device = self._model.device.type
-        precision = torch.autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
         shape = BatchShape(self._batch_tokens, filled=passages)
-        with self._turn, precision:
-            vectors = encode_texts(self._model, checked, prompt, self._spec.max_tokens, shape)
+        limit = self._spec.max_tokens
+        with self._turn:
+            vectors = encode_texts(self._model, checked, prompt, limit, shape, bfloat16=bfloat16)
         return cut_and_normalize(vectors, self._spec.dimension, normalize=self._spec.normalized)
 
 
