@@ -89,7 +89,7 @@ def build(
         "index.memory": memory,
         "passages.words": words,
         "passages.split": False if no_split else None,
-        "attributes": _attribute_types(attribute or []),
+        "attributes": attribute_types(attribute or []),
         "skip_invalid": skip_invalid or None,
         "sources.ids": ids,
     }
@@ -130,14 +130,15 @@ def run(
     from compactds.indexer.build import build as build_store
 
     try:
-        with progress() as shown, closing(_executor(engine, workers)) as executor:
+        with progress() as shown, closing(make_executor(engine, workers)) as executor:
             return build_store(recipe, out, progress=shown, encoder=encoder, executor=executor)
     except KeyboardInterrupt as stop:
         warn("stopped; run the same command again to go on from here")
         raise typer.Exit(STOPPED) from stop
 
 
-def _executor(engine: str, workers: int | None) -> "Executor":
+def make_executor(engine: str, workers: int | None) -> "Executor":
+    """Return what runs the stages over documents; raise BadParameter for an engine that there is not."""
     from compactds.indexer.execution import LocalExecutor, default_workers
 
     if engine == "local":
@@ -163,7 +164,7 @@ def _survey(
     from compactds.cli.ledger import example_lines, ledger_tables, write_ledger
     from compactds.indexer.survey import survey
 
-    with progress() as shown, closing(_executor(engine, workers)) as executor:
+    with progress() as shown, closing(make_executor(engine, workers)) as executor:
         found = survey(recipe, sample=sample, progress=shown, executor=executor)
     if ledger is not None:
         write_ledger(ledger, f"{recipe.name}: a sample", found)
@@ -181,7 +182,8 @@ def _survey(
     say(f"{kept:,} of {read:,} documents sampled would be kept; nothing was built")
 
 
-def _attribute_types(pairs: Sequence[str]) -> dict[str, str] | None:
+def attribute_types(pairs: Sequence[str]) -> dict[str, str] | None:
+    """Return what --attribute says; raise BadParameter for what is not NAME=TYPE."""
     types = {}
     for pair in pairs:
         name, separator, kind = pair.rpartition("=")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from compactds.cli.add import add
 from compactds.cli.build import build
 from compactds.cli.command import command
 from compactds.cli.delete import delete
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (demo, build, delete, search, serve, evaluate, inspect, verify, doctor):
+for subcommand in (demo, build, add, delete, search, serve, evaluate, inspect, verify, doctor):
     app.command()(command(subcommand))
 
 

@@ -58,7 +58,11 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
 
 class AttributeColumns:
-    """Read columns of one segment's attribute file; `filter` answers where expressions over them."""
+    """Read columns of one segment's attribute file; `filter` answers where expressions over them.
+
+    A field of the schema that the file does not have came to the store after the segment: it is missing in
+    all rows.
+    """
 
     def __init__(
         self, path: Path, schema: Schema, *, columns_bytes: int | None = None, cache_bytes: int | None = None
@@ -69,6 +73,9 @@ class AttributeColumns:
             self._map = pa.memory_map(str(path))  # held open: a newer build may remove the file meanwhile
         except OSError as error:
             raise self._damaged(error) from error
+        self._stored: frozenset[str] = frozenset()
+        with self._opened() as file:
+            self._stored = frozenset(file.schema_arrow.names)
         self.filter = SegmentFilter(self, columns_bytes=columns_bytes, cache_bytes=cache_bytes)
 
     @property
@@ -89,10 +96,11 @@ class AttributeColumns:
     def read(self, name: str) -> pa.ChunkedArray:
         """Return the column of a field, strings dictionary-encoded; nulls are missing values."""
         with self._opened(name) as file:
-            table = file.read(columns=[name])
-            if name not in table.column_names:
-                raise pa.ArrowInvalid(f"it has no column {name!r}")
-            return table.column(name)  # by name: "a" also selects "a.b"
+            if name not in self._stored:
+                return pa.chunked_array(
+                    self._missing(name, file.metadata.num_rows), ARROW_TYPES[self.kind(name)]
+                )
+            return file.read(columns=[name]).column(name)  # by name: "a" also selects "a.b"
 
     def column(self, name: str) -> pa.Array:
         """Return the column of a field as one array."""
@@ -105,8 +113,23 @@ class AttributeColumns:
     def parts(self, name: str) -> Iterator[pa.Array]:
         """Yield the column of a field in pieces of at most ROWS_PER_GROUP rows, in row order."""
         with self._opened(name) as file:
+            if name not in self._stored:
+                yield from self._missing(name, file.metadata.num_rows)
+                return
             for batch in file.iter_batches(ROWS_PER_GROUP, columns=[name]):
                 yield batch.column(name)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield all fields of the schema in pieces of at most ROWS_PER_GROUP rows, in row order."""
+        with self._opened() as file:
+            for batch in file.iter_batches(ROWS_PER_GROUP):
+                columns = [
+                    batch.column(name)
+                    if name in batch.schema.names
+                    else next(self._missing(name, batch.num_rows))
+                    for name in self._schema
+                ]
+                yield pa.Table.from_arrays(columns, schema=arrow_schema(self._schema))
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes of a column in the file before compression."""
@@ -125,12 +148,18 @@ class AttributeColumns:
         self.filter.clear()
         self._map.close()
 
+    def _missing(self, name: str, rows: int) -> Iterator[pa.Array]:
+        """Yield missing values for all rows: the field is younger than the segment."""
+        whole = pa.nulls(min(rows, ROWS_PER_GROUP), ARROW_TYPES[self.kind(name)])
+        for start in range(0, rows, ROWS_PER_GROUP):
+            yield whole.slice(0, rows - start)
+
     @contextmanager
     def _opened(self, name: str | None = None) -> Iterator[pq.ParquetFile]:
         """Open the file, with strings of field `name` dictionary-encoded; say what is wrong with it."""
         if self._map.closed:
             raise StoreError(f"the store of {self._path} is closed.", remedy="Open it again.")
-        encoded = [name] if name is not None and self._schema[name] is FieldType.STRING else []
+        encoded = [name] if name in self._stored and self._schema[name] is FieldType.STRING else []
         try:
             yield pq.ParquetFile(self._map, read_dictionary=encoded, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:

@@ -178,7 +178,7 @@ class BuildRun:
             record,
             name=self._recipe.name,
             software=f"compactds {installed_version('compactds')}",
-            recipe={"key": key, "resolved": portable(self._recipe)},
+            recipe={"key": key, "resolved": portable(self._recipe), "files": _file_names(self._recipe)},
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
         published = publish(self._out, workspace.segment, manifest, replaces=existing)
@@ -369,14 +369,11 @@ def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
 
 def _named_files(tables: Any) -> list[Path]:
     """Return the files that filters read, by the absolute paths among their options."""
-    if isinstance(tables, dict):
-        return _named_files(list(tables.values()))
-    if isinstance(tables, list):
-        return [path for table in tables for path in _named_files(table)]
-    path = Path(tables) if isinstance(tables, str) and tables.startswith("/") else None
-    if path is None or not path.exists():
-        return []
-    return sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+    found: list[Path] = []
+    for path in _absolute_paths(tables):
+        if path.exists():
+            found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return found
 
 
 def _status(path: Path) -> list[Any]:
@@ -401,6 +398,20 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     for name in resolved.keys() & {"sources", "filters", "decontamination", "vectors"}:
         resolved[name] = _without_folders(resolved[name])
     return resolved
+
+
+def _file_names(recipe: Recipe) -> list[str]:
+    """Return the names of the files that the recipe's filters read, which it is kept without folders of."""
+    tables = recipe.model_dump(mode="json", include={"filters", "decontamination"})
+    return sorted({path.name for path in _absolute_paths(tables)})
+
+
+def _absolute_paths(value: Any) -> list[Path]:
+    if isinstance(value, dict):
+        return _absolute_paths(list(value.values()))
+    if isinstance(value, list):
+        return [path for item in value for path in _absolute_paths(item)]
+    return [Path(value)] if isinstance(value, str) and value.startswith("/") else []
 
 
 def _without_folders(value: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.deletions import read_deleted, write_deletions
@@ -62,7 +63,9 @@ def delete(
         if ids is None:
             found = _matching(store, manifest, _condition(where, manifest))
         else:
-            found, missing = held_rows(store, manifest, write_ids(work / "ids.parquet", [_checked(ids)]))
+            listed = write_ids(work / "ids.parquet", [_checked(ids)])
+            found, known = held_rows(store, manifest, listed)
+            missing = tuple(dict.fromkeys(listed.at(np.flatnonzero(~known).tolist())))
             if missing and not ignore_missing:
                 raise _unknown(missing)
         if found and not dry_run:
@@ -78,8 +81,8 @@ class Found:
     documents: int
 
 
-def held_rows(root: Path, manifest: Manifest, ids: IdList) -> tuple[dict[str, Found], tuple[str, ...]]:
-    """Return the rows of the documents with these ids, by segment, and the ids that no document has."""
+def held_rows(root: Path, manifest: Manifest, ids: IdList) -> tuple[dict[str, Found], NDArray[np.bool_]]:
+    """Return the rows of the documents with these ids, by segment, and which of the ids were found."""
     found = {}
     known = np.zeros(len(ids), np.bool_)
     for record in manifest.segments:
@@ -88,7 +91,7 @@ def held_rows(root: Path, manifest: Manifest, ids: IdList) -> tuple[dict[str, Fo
             known |= held.places
             if held.rows.count:
                 found[record.name] = Found(held.rows, documents.documents(held.rows))
-    return found, tuple(dict.fromkeys(ids.at(np.flatnonzero(~known).tolist())))
+    return found, known
 
 
 def with_deleted(root: Path, manifest: Manifest, found: Mapping[str, Found]) -> Manifest:

@@ -1,0 +1,101 @@
+"""`compactds add`: more documents into a store."""
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compactds.cli.build import attribute_types, make_executor
+from compactds.cli.command import STOPPED, Json
+from compactds.cli.output import say, say_json, warn
+from compactds.cli.progress import progress
+
+if TYPE_CHECKING:
+    from compactds.indexer.adding import AddResult
+
+
+def add(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES", help="Files, folders, a Hugging Face dataset id, or one recipe.toml."
+        ),
+    ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let new documents take the places of those with their ids.")
+    ] = False,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Ready-made vectors, a .npy file: row i for record i.")
+    ] = None,
+    vector_field: Annotated[
+        str | None, typer.Option(help="The field of a record that holds its vector.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory all indexes of the store may take [as it was built].")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TYPE", help="Type of an attribute: year=int64. Repeatable."),
+    ] = None,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out unusable records and list them in a file.")
+    ] = False,
+    ids: Annotated[
+        str | None, typer.Option(help="record, file (the file's name before each id) or content.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read, filter and split [the cores, up to 8].")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Add documents to a store, made as its own are. Interrupted, the same command goes on."""
+    from compactds.indexer.adding import add as add_documents
+    from compactds.indexer.embedding_cache import CacheOptions, default_cache_folder
+
+    overrides: dict[str, Any] = {
+        "vectors": str(vectors.absolute()) if vectors else None,
+        "sources.vector": vector_field,
+        "index.memory": memory,
+        "attributes": attribute_types(attribute or []),
+        "skip_invalid": skip_invalid or None,
+        "sources.ids": ids,
+    }
+    try:
+        with progress() as shown, closing(make_executor("local", workers)) as executor:
+            result = add_documents(
+                store,
+                sources,
+                overrides={key: value for key, value in overrides.items() if value is not None},
+                replace=replace,
+                progress=shown,
+                executor=executor,
+                cache=CacheOptions(default_cache_folder()),
+            )
+    except KeyboardInterrupt as stop:
+        warn("stopped; run the same command again to go on from here")
+        raise typer.Exit(STOPPED) from stop
+    if json:
+        say_json({**asdict(result), "path": str(store)})
+    else:
+        _summarise(result)
+
+
+def _summarise(result: "AddResult") -> None:
+    done = "was added already:" if result.unchanged else "went on and added" if result.resumed else "added"
+    say(f"{done} {result.documents:,} documents, {result.passages:,} passages", bold=True)
+    for count, what in (
+        (result.replaced, "documents replaced"),
+        (result.rejected, "records left out"),
+        (result.duplicates, "documents left out as duplicates"),
+        (result.removed - result.duplicates, "documents removed by filters"),
+        (result.truncated, "passages are longer than the encoder reads; their ends were cut"),
+    ):
+        if count:
+            say(f"{count:,} {what}", fg="yellow")
+    segments = f"{result.segments} segments" if result.segments > 1 else "1 segment"
+    say(
+        f"{result.path}: {result.total_documents:,} documents, {result.total_passages:,} passages, {segments}"
+    )
