@@ -26,6 +26,7 @@ from compactds.indexer.errors import BuildError
 
 WORK_FOLDER = ".build"
 LOCK_FILE = ".build.lock"
+KEY_FILE = "key.json"
 ENCODERS_FOLDER = "encoders"
 
 # What depends on nothing but the sources and what may enter: kept when only later settings change.
@@ -168,12 +169,11 @@ class Workspace:
         workspace = cls(out / WORK_FOLDER)
         saved = workspace.read_state("key") or {}
         if saved.get("documents") != documents_key:
-            (workspace.root / "key.json").unlink(missing_ok=True)  # first: what follows may be interrupted
-            shutil.rmtree(workspace.root, ignore_errors=True)
+            workspace.clear()
         elif saved.get("key") != key:
             workspace.write_state("key", {"documents": documents_key})
             for path in workspace.root.iterdir():
-                if path.name not in _DOCUMENT_STAGES | {"key.json"}:
+                if path.name not in _DOCUMENT_STAGES | {KEY_FILE}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         for folder in (workspace.documents, workspace.kept, workspace.removed, workspace.shards):
             folder.mkdir(parents=True, exist_ok=True)
@@ -182,9 +182,12 @@ class Workspace:
 
     @classmethod
     def discard(cls, out: Path, key: str) -> None:
-        """Remove what a build with this key left behind when it was stopped after publishing."""
+        """Remove what a build with this key left behind when it was stopped after publishing.
+
+        What has no key any more is the rest of a workspace that was being removed.
+        """
         workspace = cls(out / WORK_FOLDER)
-        if (workspace.read_state("key") or {}).get("key") == key:
+        if (workspace.read_state("key") or {"key": key}).get("key") == key:
             workspace.clear()
 
     def read_state(self, name: str) -> Any:
@@ -225,7 +228,11 @@ class Workspace:
         return vectors
 
     def clear(self) -> None:
-        """Remove the workspace: the build is published."""
+        """Remove the workspace: the build is published.
+
+        The key goes first, so that what is left if this is interrupted is not taken for work to go on with.
+        """
+        (self.root / KEY_FILE).unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _shard(self, number: int) -> Path:

@@ -84,6 +84,13 @@ def segments(store: Path) -> list[dict]:
     return found
 
 
+def test_what_is_left_of_a_workspace_that_was_being_removed_goes_with_the_next_build(tmp_path, recipe):
+    build(load_recipe(recipe), tmp_path / "store")
+    (tmp_path / "store" / ".build" / "shards").mkdir(parents=True)
+    assert build(load_recipe(recipe), tmp_path / "store").unchanged
+    assert not (tmp_path / "store" / ".build").exists()
+
+
 def test_a_build_killed_at_random_moments_ends_in_the_same_store(tmp_path, recipe, monkeypatch):
     straight = run(recipe, tmp_path / "straight", 0)
     assert straight.returncode == 0, straight.stderr
