@@ -270,6 +270,7 @@ def _read_hits(data: Any) -> Hits:
             report["candidates"],
             report["timings_ms"],
             report["truncated"],
+            report["predicted_ms"],
         ),
     )
 

@@ -38,7 +38,8 @@ class Hit:
 class SearchReport:
     """Say how a search was answered: plan, rows allowed and scored, milliseconds a stage took.
 
-    `truncated` tells that the query was longer than the encoder reads, so that its end was not used.
+    `truncated` tells that the query was longer than the encoder reads, so that its end was not used,
+    `predicted_ms` what the planner expected the search to cost.
     """
 
     plan: str
@@ -46,6 +47,7 @@ class SearchReport:
     candidates: int
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     truncated: bool = False
+    predicted_ms: float = 0.0
 
 
 class Hits(list[Hit]):

@@ -11,8 +11,6 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from compactds.datastore.ann.base import NO_ROW
-from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders import Encoder, load_spec
 from compactds.datastore.encoders.base import EncoderSpec
 from compactds.datastore.errors import (
@@ -33,8 +31,8 @@ from compactds.datastore.queries import (
     check_vectors,
     find_truncated,
 )
+from compactds.datastore.ranking import Answer, allowed_rows, count_rows, fill, rank
 from compactds.datastore.records import Hit, Hits, Neighbours, Passage, SearchReport
-from compactds.datastore.search import EMPTY, Ranking, merge, search_segment
 from compactds.datastore.segment import Segment, open_segments
 from compactds.datastore.timing import Clock
 from compactds.filters import Expression, Schema, Where, parse_where
@@ -113,7 +111,7 @@ class Datastore:
         query: str,
         *,
         k: int = 10,
-        where: Where = None,
+        where: Where | Sequence[Where] = None,
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
@@ -124,7 +122,7 @@ class Datastore:
         query: Sequence[str],
         *,
         k: int = 10,
-        where: Where = None,
+        where: Where | Sequence[Where] = None,
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
@@ -136,7 +134,7 @@ class Datastore:
         *,
         vectors: ArrayLike,
         k: int = 10,
-        where: Where = None,
+        where: Where | Sequence[Where] = None,
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
@@ -147,7 +145,7 @@ class Datastore:
         *,
         vectors: ArrayLike | None = None,
         k: int = 10,
-        where: Where = None,
+        where: Where | Sequence[Where] = None,
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
@@ -155,7 +153,8 @@ class Datastore:
         """Return the `k` best passages for a query, or for each of several.
 
         Give `query` (text, or a list of texts) or `vectors` (shape (d,) or (n, d), from the store's
-        encoder). `where` limits which passages may be returned; min(k, matching) always are.
+        encoder). `where` limits which passages may be returned, and min(k, matching) always are; a list
+        of expressions gives each query its own.
         `candidates` is how many rows are scored exactly; `recall` asks for an expected recall@k
         instead, and 1.0 searches exhaustively. `mode` is "dense", the only one there is.
 
@@ -163,14 +162,33 @@ class Datastore:
         """
         check_mode(mode)
         effort = check_effort(k, candidates, recall)
-        expression = parse_where(where, self.schema)
+        expressions = self._expressions(where)
         timings: dict[str, float] = {}
         clock = Clock(timings)
         queries = self._query_vectors(query, vectors)
         clock.lap("encode")
-        if not len(queries.proposing):
-            return []
-        results = self._search_vectors(queries, effort, expression, timings, clock)
+        answers = self._rank(queries, effort, expressions, clock)
+        passages = self._fetch([answer.ranking.rows for answer in answers])
+        clock.lap("fetch")
+        results = [
+            Hits(
+                (
+                    Hit(score=float(score), rank=place, passage=passage)
+                    for place, (score, passage) in enumerate(
+                        zip(answer.ranking.scores, texts, strict=True), start=1
+                    )
+                ),
+                SearchReport(
+                    plan=answer.plan,
+                    matching=answer.matching,
+                    candidates=answer.ranking.scored,
+                    timings_ms=timings,
+                    truncated=truncated,
+                    predicted_ms=answer.predicted_ms,
+                ),
+            )
+            for answer, texts, truncated in zip(answers, passages, queries.truncated, strict=True)
+        ]
         return results[0] if queries.single else results
 
     def nearest(
@@ -178,35 +196,31 @@ class Datastore:
         vectors: ArrayLike,
         *,
         k: int = 10,
-        where: Where = None,
+        where: Where | Sequence[Where] = None,
         candidates: int | None = None,
         recall: float | None = None,
         effort: int | None = None,
+        plan: str | None = None,
     ) -> Neighbours:
         """Return the row numbers and scores of the `k` best passages for each vector, and nothing else.
 
         What `search` does without reading any text, for programs that keep their own. `vectors` have shape
         (d,) or (n, d); the results have shape (n, k), places without a row hold -1 and a score of -inf.
         Rows are numbered in the order of the store. `effort` sets the index's own measure of work (lists
-        probed, or beam width) in place of the recall asked for. With fewer than `candidates` rows in reach
-        of an effort, the best of all allowed rows are still returned.
+        probed, or beam width) in place of the recall asked for; `plan` takes a plan that the planner would
+        not choose, to compare them ("exact", "lists", "codes" or "open").
 
         Raises SearchError, VectorError or WhereError.
         """
-        asked = check_effort(k, candidates, recall, effort)
-        expression = None if where is None else parse_where(where, self.schema)
+        asked = check_effort(k, candidates, recall, effort, plan)
+        expressions = self._expressions(where)
         queries = self._query_vectors(None, vectors)
-        merged: list[Ranking] = []
-        if len(queries.deciding):
-            _, _, merged = self._rank(queries, asked, expression, Clock({}))
-        if len(merged) == 1 and len(merged[0].rows) == asked.k:
-            return Neighbours(merged[0].rows[np.newaxis], merged[0].scores[np.newaxis])
-        rows = np.full((len(merged), asked.k), NO_ROW, np.int64)
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        for place, ranking in enumerate(merged):
-            rows[place, : len(ranking.rows)] = ranking.rows
-            scores[place, : len(ranking.rows)] = ranking.scores
-        return Neighbours(rows, scores)
+        answers = self._rank(queries, asked, expressions, Clock({}))
+        plan_name = "+".join(sorted({answer.plan for answer in answers})) or "none"
+        if len(answers) == 1 and len(answers[0].ranking.rows) == asked.k:
+            ranking = answers[0].ranking
+            return Neighbours(ranking.rows[np.newaxis], ranking.scores[np.newaxis], plan_name)
+        return Neighbours(*fill(answers, asked.k), plan_name)
 
     def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise PassageNotFoundError if the store does not hold it."""
@@ -228,7 +242,7 @@ class Datastore:
     def count(self, where: Where = None) -> int:
         """Return how many passages a where expression allows."""
         expression = parse_where(where, self.schema)
-        return _matching(self._allowed(expression))
+        return count_rows(allowed_rows(self._open_segments, expression))
 
     def facets(
         self, fields: Sequence[str], where: Where = None, limit: int = 10
@@ -248,7 +262,7 @@ class Datastore:
             )
         for name in fields:
             self.schema[name]
-        allowed = self._allowed(parse_where(where, self.schema))
+        allowed = allowed_rows(self._open_segments, parse_where(where, self.schema))
         return {name: count_values(name, allowed, limit) for name in fields}
 
     def describe(self) -> dict[str, Any]:
@@ -325,56 +339,26 @@ class Datastore:
         either = [one or other for one, other in zip(truncated, find_truncated(exact, texts), strict=True)]
         return Queries(proposing, exact.encode_queries(texts), either, single)
 
-    def _search_vectors(
-        self,
-        queries: Queries,
-        effort: Effort,
-        expression: Expression | None,
-        timings: dict[str, float],
-        clock: Clock,
-    ) -> list[Hits]:
-        plan_name, matching, merged = self._rank(queries, effort, expression, clock)
-        passages = self._fetch([ranking.rows for ranking in merged])
-        clock.lap("fetch")
-        return [
-            Hits(
-                (
-                    Hit(score=float(score), rank=rank, passage=passage)
-                    for rank, (score, passage) in enumerate(zip(ranking.scores, texts, strict=True), start=1)
-                ),
-                SearchReport(plan_name, matching, ranking.scored, timings, truncated),
-            )
-            for ranking, texts, truncated in zip(merged, passages, queries.truncated, strict=True)
-        ]
+    def _expressions(self, where: Where | Sequence[Where]) -> list[Expression | None]:
+        """Return the expression of all queries, or one for each if a list of them is given."""
+        if isinstance(where, list | tuple):
+            return [parse_where(each, self.schema) for each in where]
+        one: Where = where  # type: ignore[assignment]  # a sequence is a list or a tuple, or else an error
+        return [None if one is None else parse_where(one, self.schema)]
 
     def _rank(
-        self, queries: Queries, effort: Effort, expression: Expression | None, clock: Clock
-    ) -> tuple[str, int, list[Ranking]]:
-        """Return the plan's name, the number of allowed rows, and the best global rows of every query."""
-        allowed = self._allowed(expression)
-        clock.lap("filter")
-        plans, found = [], []
-        for (segment, rows), offset in zip(allowed, self._offsets, strict=False):
-            plan, rankings = search_segment(segment, rows, queries.proposing, queries.deciding, effort, clock)
-            plans.append(plan)
-            found.append([(ranking, offset) for ranking in rankings])
-        if not found:
-            merged = [EMPTY] * len(queries.proposing)
-        elif len(found) == 1:
-            merged = [ranking for ranking, _ in found[0]]
-        else:
-            merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
-        return "+".join(sorted(set(plans))) or "none", _matching(allowed), merged
-
-    def _allowed(self, expression: Expression | None) -> list[tuple[Segment, Bitmap | None]]:
-        """Return the rows of every segment that an expression allows and nobody deleted, None for all."""
-        return [
-            (
-                segment,
-                segment.allowed(None if expression is None else segment.attributes.filter.rows(expression)),
+        self, queries: Queries, effort: Effort, expressions: Sequence[Expression | None], clock: Clock
+    ) -> list[Answer]:
+        count = len(queries.proposing)
+        if len(expressions) not in (1, count):
+            raise SearchError(
+                f"where is a list of {len(expressions)} expressions for {count} queries.",
+                value=len(expressions),
+                remedy="Give one expression for all queries, or one for each.",
             )
-            for segment in self._open_segments
-        ]
+        if not count:
+            return []
+        return rank(self._open_segments, self._offsets, queries, effort, expressions, clock)
 
     def _fetch(self, rows_of_queries: Sequence[NDArray[np.int64]]) -> list[list[Passage]]:
         """Return the passages of global rows, reading each row once for the whole batch."""
@@ -395,10 +379,6 @@ class Datastore:
                     encoder = load_spec(spec, store_root=self.path)
                     self._encoders[spec.fingerprint] = encoder
         return encoder
-
-
-def _matching(allowed: Sequence[tuple[Segment, Bitmap | None]]) -> int:
-    return sum(segment.rows if rows is None else rows.count for segment, rows in allowed)
 
 
 def _check_encoder(spec: EncoderSpec, manifest: Manifest) -> None:

@@ -50,19 +50,32 @@ class CalibrationPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """Hold what a store takes, as a plan predicts it or as it was measured.
+class MemoryRecord:
+    """Hold the memory that a store takes, as it was predicted or measured.
 
     `serving_bytes` is the memory of a process that has opened the store and searched without a filter,
     `serving_base_bytes` of it what such a process takes without a store. `building_bytes` is the most that
-    the build's processes took together. Mapped files are not counted. 0 stands for what is not known.
+    the build's processes took together. Mapped files are not counted.
     """
 
     serving_bytes: int
     serving_base_bytes: int
     building_bytes: int
-    disk_bytes: int
-    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCosts:
+    """Hold what the steps of a search cost on the machine that measured them, in microseconds.
+
+    `row_us` is scoring one row exactly, `code_us` scanning one row of the index, `query_us` and `walk_us`
+    what an open and a filtered search of the index take before they scan. The defaults are those of a
+    384-dimensional store on a server of 2024.
+    """
+
+    row_us: float = 0.2
+    code_us: float = 0.006
+    query_us: float = 30.0
+    walk_us: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,7 @@ class SegmentRecord:
     index: IndexRecord
     files: Mapping[str, FileRecord]
     calibration: tuple[CalibrationPoint, ...] = ()
+    costs: SearchCosts = SearchCosts()
     deletions: DeletionRecord | None = None
     calibrated_on: str = HELD_OUT
 
@@ -99,8 +113,8 @@ class Manifest:
     """Describe a store completely; encoders, schema and segments say how to search it.
 
     `created` is an ISO 8601 time in UTC. `encoder` proposes candidates, `exact_encoder` decides; they
-    are equal in a store with one encoder. `predicted` and `measured` are what it takes, where a build
-    kept account of that.
+    are equal in a store with one encoder. `predicted` and `measured` are the memory it takes, where a
+    build kept account of that.
     """
 
     name: str
@@ -113,8 +127,8 @@ class Manifest:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     encoder_files: Mapping[str, FileRecord] = field(default_factory=dict)
     format: int = FORMAT
-    predicted: Resources | None = None
-    measured: Resources | None = None
+    predicted: MemoryRecord | None = None
+    measured: MemoryRecord | None = None
 
     @property
     def passages(self) -> int:
@@ -211,13 +225,13 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
         segments=tuple(_parse_segment(segment) for segment in data["segments"]),
         recipe=data["recipe"],
         encoder_files=_parse_files(data["encoder_files"]),
-        predicted=_parse_resources(data["predicted"]),
-        measured=_parse_resources(data["measured"]),
+        predicted=_parse_memory(data["predicted"]),
+        measured=_parse_memory(data["measured"]),
     )
 
 
-def _parse_resources(data: Mapping[str, Any] | None) -> Resources | None:
-    return None if data is None else Resources(**data)
+def _parse_memory(data: Mapping[str, Any] | None) -> MemoryRecord | None:
+    return None if data is None else MemoryRecord(**data)
 
 
 def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
@@ -233,6 +247,7 @@ def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
     for count in ("passages", "documents"):
         if type(data[count]) is not int or data[count] < 1:
             raise ValueError(f"{count} is {data[count]!r}")
+    fields["costs"] = SearchCosts(**data["costs"])
     fields["calibration"] = tuple(CalibrationPoint(**point) for point in data["calibration"])
     if data.get("deletions") is not None:
         fields["deletions"] = _parse_deletions(data["deletions"], data)

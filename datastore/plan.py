@@ -4,53 +4,102 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compactds.datastore.manifest import CalibrationPoint
+from compactds.datastore.ann.base import AnnIndex
+from compactds.datastore.ann.ivf_filtered import expected_rows
+from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
 
 DEFAULT_RECALL = 0.95
 DEFAULT_CANDIDATES = 100
 CALIBRATION_K = 10
 """Recall is measured of the first so many results; K grows with k beyond it."""
-SCAN_AT_MOST_ROWS = 4_096
-"""Allowed rows up to this many are all scored exactly: cheaper than any index search worth having."""
+OPEN_FROM_SHARE = 0.5
+"""A filter that allows less is never left to the end: too few of the candidates would pass it."""
+OPEN_SPARE = 1.2
 
-PlanName = Literal["none", "exact", "ann"]
+PlanName = Literal["none", "exact", "ann", "lists", "codes", "open"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Hold a decision: the plan's name, the candidates K, and the effort the index is asked for."""
+    """Hold a decision: what is done, the candidates K, the effort of the index, and the predicted cost.
+
+    - none: nothing is allowed, nothing is done
+    - exact: every allowed row is scored
+    - ann: without a filter, the index proposes
+    - lists: under a filter, lists are walked until enough allowed rows were met
+    - codes: the codes of all allowed rows are scanned
+    - open: the index proposes without regard to the filter, which is applied to more candidates
+
+    `most_rows` is where a walk costs more than scoring every allowed row, which is then done instead.
+    """
 
     name: PlanName
     candidates: int
     effort: int
+    predicted_us: float
+    most_rows: float | None = None
 
 
 def choose_plan(
     asked: Effort,
     *,
     matching: int,
+    rows: int,
     filtered: bool,
-    index_filters: bool,
+    index: AnnIndex,
     calibration: Sequence[CalibrationPoint],
+    costs: SearchCosts,
 ) -> Plan:
-    """Choose the plan of one search over one segment.
+    """Return the plan of least predicted cost for one query over one segment of `rows` rows.
 
-    Exact scoring of every allowed row is chosen when full recall is asked for, when no more rows are
-    allowed than an index search would score anyway, and when the index cannot filter.
+    If full recall is asked for, every allowed row is scored. A plan that is asked for by name is taken if
+    it can be.
     """
     if matching == 0:
-        return Plan("none", 0, 0)
+        return Plan("none", 0, 0, 0.0)
     point = point_for(calibration, asked.recall or DEFAULT_RECALL)
     effort = asked.effort if asked.effort is not None else (point.effort if point else 0)
     wanted = asked.candidates
     if wanted is None:
         calibrated = point.candidates if point else DEFAULT_CANDIDATES
         wanted = max(calibrated, -(-calibrated * asked.k // CALIBRATION_K))
-    few = matching <= max(wanted, SCAN_AT_MOST_ROWS if filtered else 0)
-    if asked.recall == 1.0 or few or (filtered and not index_filters):
-        return Plan("exact", matching, 0)
-    return Plan("ann", wanted, effort)
+    wanted = min(max(wanted, asked.k), matching)
+    exact = Plan("exact", matching, 0, matching * costs.row_us)
+    if asked.recall == 1.0 or matching <= wanted:
+        return exact
+    plans = _filtered(matching, rows, wanted, effort, index, costs) if filtered else []
+    if not filtered:
+        plans = [Plan("ann", wanted, effort, costs.query_us + index.worth(effort) * costs.code_us)]
+    plans = [exact, *plans]
+    for plan in plans:
+        if plan.name == asked.plan:
+            return plan
+    if not filtered:
+        return plans[-1]
+    return min(plans, key=lambda plan: plan.predicted_us)
+
+
+def _filtered(
+    matching: int, rows: int, wanted: int, effort: int, index: AnnIndex, costs: SearchCosts
+) -> list[Plan]:
+    share = matching / rows
+    plans = []
+    scoring_us = wanted * costs.row_us
+    worth = index.worth(effort)
+    if index.filters:
+        met = expected_rows(worth, share, rows)
+        most_rows = max(worth, (matching * costs.row_us - costs.walk_us) / costs.code_us)
+        walking_us = costs.walk_us + met * costs.code_us + scoring_us
+        plans = [
+            Plan("lists", wanted, effort, walking_us, most_rows),
+            Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us),
+        ]
+    if share >= OPEN_FROM_SHARE:
+        more = min(rows, int(OPEN_SPARE * wanted / share) + 1)
+        proposing_us = costs.query_us + worth * costs.code_us + (more - wanted) * costs.row_us
+        plans.append(Plan("open", more, effort, proposing_us + scoring_us))
+    return plans
 
 
 def point_for(calibration: Sequence[CalibrationPoint], recall: float) -> CalibrationPoint | None:

@@ -13,18 +13,23 @@ from compactds.datastore.errors import SearchError, UnsupportedModeError, Vector
 MAX_K = 10_000
 MAX_CANDIDATES = 100_000
 MAX_EFFORT = 1_000_000
+PLANS = ("exact", "lists", "codes", "open")
 SPECIAL_TOKENS = 8
 """More than any model puts around a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Hold how much a search asks for: k results, K candidates, a recall target, the index's own effort."""
+    """Hold how much a search asks for: k results, K candidates, a recall target, the index's own effort.
+
+    `plan` names a plan to be taken if it can be.
+    """
 
     k: int
     candidates: int | None = None
     recall: float | None = None
     effort: int | None = None
+    plan: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def find_truncated(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
     return found
 
 
-def check_effort(k: Any, candidates: Any, recall: Any, effort: Any = None) -> Effort:
+def check_effort(k: Any, candidates: Any, recall: Any, effort: Any = None, plan: Any = None) -> Effort:
     """Return the checked parameters of a search, or raise SearchError naming the one at fault."""
     _check_count("k", k, MAX_K)
     if candidates is not None:
@@ -100,7 +105,11 @@ def check_effort(k: Any, candidates: Any, recall: Any, effort: Any = None) -> Ef
                 value=effort,
                 remedy="Leave effort out: the recall asked for chooses it.",
             )
-    return Effort(int(k), candidates, recall, effort)
+    if plan is not None and plan not in PLANS:
+        raise SearchError(
+            f"plan is {plan!r}, expected one of {', '.join(PLANS)}.", value=plan, remedy="Leave plan out."
+        )
+    return Effort(int(k), candidates, recall, effort, plan)
 
 
 def check_queries(query: Any) -> tuple[list[str], bool]:
@@ -127,10 +136,9 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
         and vectors.dtype == np.float32
         and vectors.shape == (encoder.dimension,)
     ):
-        squared = float(vectors.dot(vectors))
-        if 0 < squared < math.inf:  # what nearly all callers give, checked without temporary arrays
-            scale = 1 / math.sqrt(squared) if encoder.normalized else 1.0
-            return (vectors * np.float32(scale))[np.newaxis], True
+        scale = _scale(vectors, encoder)  # what nearly all callers give, checked without temporary arrays
+        if scale is not None:
+            return (vectors * scale)[np.newaxis], True
     try:
         with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is refused
             array = np.asarray(vectors, dtype=np.float32)
@@ -149,14 +157,27 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
             value=list(np.shape(vectors)),
             remedy=f"Give vectors of {encoder.model or 'the encoder the store was built with'}.",
         )
+    checked = np.empty_like(array, order="C")
+    for place, vector in enumerate(np.ascontiguousarray(array)):
+        scale = _scale(vector, encoder)
+        if scale is None:
+            raise VectorError(
+                f"query vector {place} is zero or not finite.", value=place, remedy="Leave it out."
+            )
+        np.multiply(vector, scale, out=checked[place])
+    return checked, single
+
+
+def _scale(vector: Vectors, encoder: EncoderSpec) -> np.float32 | None:
+    """Return what a query vector is multiplied with, None if it is zero or not finite.
+
+    It is found for one vector at a time, so that a query is the same to the bit alone and in a batch.
+    """
     with np.errstate(over="ignore"):
-        lengths = np.sqrt(np.einsum("ij,ij->i", array, array))[:, np.newaxis]
-    bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
-    if len(bad):
-        raise VectorError(
-            f"query vector {bad[0]} is zero or not finite.", value=int(bad[0]), remedy="Leave it out."
-        )
-    return (array / lengths if encoder.normalized else array), single
+        squared = float(vector.dot(vector))
+    if not 0 < squared < math.inf:
+        return None
+    return np.float32(1 / math.sqrt(squared) if encoder.normalized else 1.0)
 
 
 def _check_count(name: str, value: Any, most: int) -> None:

@@ -51,7 +51,8 @@ class SearchReport:
 
     `plan` is the plan that ran, `matching` how many rows the where expression allowed, `candidates`
     how many rows were scored exactly, `timings_ms` what each stage took for the whole batch. `truncated`
-    tells that the query was longer than the encoder reads, so that its end was not used.
+    tells that the query was longer than the encoder reads, so that its end was not used. `predicted_ms` is
+    what the planner expected finding candidates and scoring them to cost for this query.
     """
 
     plan: str
@@ -59,6 +60,7 @@ class SearchReport:
     candidates: int
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     truncated: bool = False
+    predicted_ms: float = 0.0
 
 
 class Hits(list[Hit]):
@@ -75,8 +77,9 @@ class Hits(list[Hit]):
 class Neighbours:
     """Hold the best rows of each query vector, best first, and their exact scores, both of shape (n, k).
 
-    Places without a row hold -1 and a score of -inf.
+    Places without a row hold -1 and a score of -inf. `plan` names how they were found.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
+    plan: str = "none"

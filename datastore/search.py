@@ -23,6 +23,8 @@ MATRIX_FROM_QUERIES = 8
 SCORE_AT_ONCE_ROWS = 32_768
 """Up to so many allowed rows, they are scored like candidates, which needs no merging."""
 
+PROPOSING_PLANS = frozenset({"ann", "lists", "codes", "open"})
+
 _matrix_turn = threading.Lock()
 
 
@@ -83,8 +85,18 @@ def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Rankin
 
 def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Bitmap | None) -> Rows:
     """Return candidate rows for every query, shape (n, plan.candidates), filled up with NO_ROW."""
-    _, rows = index.search(queries, plan.candidates, effort=plan.effort, allowed=allowed)
-    return rows
+    if plan.name != "open":
+        _, rows = index.search(
+            queries, plan.candidates, effort=plan.effort, allowed=allowed, most_rows=plan.most_rows
+        )
+        return rows
+    _, rows = index.search(queries, plan.candidates, effort=plan.effort)
+    if allowed is None:
+        return rows
+    kept = rows != NO_ROW
+    kept[kept] = allowed.mask()[rows[kept]]
+    rows[~kept] = NO_ROW
+    return np.take_along_axis(rows, np.argsort(~kept, axis=1, kind="stable"), axis=1)
 
 
 def complete(
@@ -113,8 +125,8 @@ def search_segment(
     deciding: Vectors,
     effort: Effort,
     clock: Clock,
-) -> tuple[str, list[Ranking]]:
-    """Search one segment for a batch of queries; return the name of the plan, and a ranking a query.
+) -> tuple[Plan, list[Ranking]]:
+    """Search one segment for a batch of queries; return the plan, and a ranking a query.
 
     `allowed` are the rows that may be returned, all if None. `proposing` are the queries as the
     index's encoder sees them, `deciding` as the exact one does.
@@ -123,11 +135,13 @@ def search_segment(
     plan = choose_plan(
         effort,
         matching=matching,
+        rows=segment.rows,
         filtered=allowed is not None,
-        index_filters=segment.index.filters,
+        index=segment.index,
         calibration=segment.record.calibration,
+        costs=segment.record.costs,
     )
-    if plan.name == "ann":
+    if plan.name in PROPOSING_PLANS:
         spent = [0.0, 0.0]
 
         def answer(part: slice) -> list[Ranking]:
@@ -148,7 +162,7 @@ def search_segment(
     else:
         rankings = scan(segment.vectors, deciding, effort.k, allowed)
     clock.lap("exact")
-    return plan.name, rankings
+    return plan, rankings
 
 
 def merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:

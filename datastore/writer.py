@@ -19,6 +19,7 @@ from compactds.datastore.ann.hnsw import build_hnsw
 from compactds.datastore.ann.ivf import build_ivf, training_rows
 from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
 from compactds.datastore.calibration import calibrate, held_out_rows, hold_out
+from compactds.datastore.costs import measure_costs
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import StoreError
 from compactds.datastore.files import FileRecord, record_file, sync_file, sync_folder, write_array
@@ -189,6 +190,7 @@ def finish_segment(
     if not opened.exact:
         held_out = hold_out(proposing, deciding, held_out_rows(deciding.rows))
         points = calibrate(opened, deciding, held_out)
+    costs = measure_costs(opened, proposing, deciding)
     index = replace(index, ram_bytes=opened.ram_bytes)
     content = (PASSAGES_FILE, ATTRIBUTES_FILE, DOCUMENTS_FILE, exact_file(dtype), index.file, *extra_files)
     files = {name: _synced_record(writer.folder / name) for name in content}
@@ -206,6 +208,7 @@ def finish_segment(
         index=index,
         files=files,
         calibration=points,
+        costs=costs,
     )
 
 

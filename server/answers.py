@@ -37,6 +37,7 @@ class ReportAnswer(BaseModel):
     truncated: bool = Field(
         description="Whether the query was longer than the encoder reads, so that its end was not used."
     )
+    predicted_ms: float = Field(description="What the planner expected the search of this query to cost.")
 
 
 class HitsAnswer(BaseModel):

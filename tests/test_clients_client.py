@@ -50,7 +50,14 @@ PASSAGE = {
     "end": 4,
     "attributes": {"year": 2016},
 }
-REPORT = {"plan": "exact", "matching": 1, "candidates": 1, "timings_ms": {"exact": 0.5}, "truncated": True}
+REPORT = {
+    "plan": "exact",
+    "matching": 1,
+    "candidates": 1,
+    "timings_ms": {"exact": 0.5},
+    "truncated": True,
+    "predicted_ms": 0.25,
+}
 ANSWER = {"hits": [{"score": 0.5, "rank": 1, "passage": PASSAGE}], "report": REPORT, "took_ms": 1.0}
 HITS = Hits([Hit(0.5, 1, Passage(**PASSAGE))], SearchReport(**REPORT))
 

@@ -10,7 +10,9 @@ import pytest
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
 from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index, code_sizes
+from compactds.datastore.ann.hnsw import HnswIndex
 from compactds.datastore.ann.ivf import COARSE_CODES_FROM_LISTS, code_shape, list_count
+from compactds.datastore.ann.ivf_filtered import ListMap
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.manifest import IndexRecord
 from compactds.datastore.segment import open_index
@@ -170,6 +172,70 @@ def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path, two_threads)
         made = write_index(tmp_path / name, plan, store_vectors(tmp_path / name, vectors))
         contents.append((tmp_path / name / made.file).read_bytes())
     assert contents[0] == contents[1]
+
+
+def test_a_graph_in_pieces_is_searched_as_far_as_it_reaches(queries):
+    """hnswlib raises if a query reaches fewer nodes than are asked for."""
+
+    class Pieces:
+        element_count = 100
+
+        def knn_query(self, asked, k, num_threads):
+            if k > 10 or (len(asked) > 1 and k > 4):
+                raise RuntimeError("Cannot return the results in a contiguous 2D array.")
+            return np.tile(np.arange(k), (len(asked), 1)), np.zeros((len(asked), k))
+
+    index = HnswIndex(Pieces(), DIMENSION)
+    _, rows = index.search(queries[:3], 40, effort=64)
+    assert [row[row != NO_ROW].tolist() for row in rows] == [list(range(8))] * 3
+
+
+@pytest.mark.parametrize("share", [0.003, 0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["even", "near", "far"])
+def test_a_filter_costs_an_index_of_lists_no_recall(many_lists, share, kind):
+    """Whether a filter allows rows everywhere, near the queries, or away from them."""
+    array, index = many_lists
+    draw = np.random.default_rng(6)
+    queries = array[:100]
+    if kind == "even":
+        allowed = draw.random(len(array)) < share
+    else:
+        closeness = array @ queries[0] * (1 if kind == "near" else -1) + 0.1 * draw.standard_normal(
+            len(array)
+        )
+        allowed = closeness > np.quantile(closeness, 1 - share)
+        queries = array[np.argsort(-(array @ queries[0]))[:50]]
+    effort = index.lists // 4
+    _, rows = index.search(queries, 200, effort=effort, allowed=Bitmap.from_mask(allowed))
+    assert allowed[rows[rows != NO_ROW]].all()
+    assert recall(rows, exhaustive(array, queries, 10, allowed)) >= 0.96
+
+
+def test_a_walk_that_would_go_too_far_is_not_begun(many_lists):
+    array, index = many_lists
+    allowed = Bitmap.from_rows(np.arange(0, len(array), 50), len(array))
+    _, rows = index.search(array[:5], 10, effort=20, allowed=allowed, most_rows=10)
+    assert (rows == NO_ROW).all()
+    _, rows = index.search(array[:5], 10, effort=20, allowed=allowed, most_rows=1e9)
+    assert (rows != NO_ROW).all()
+
+
+def test_rows_allowed_are_counted_by_list_or_estimated_from_a_sample(many_lists, monkeypatch):
+    array, index = many_lists
+    allowed = Bitmap.from_rows(np.arange(0, len(array), 3), len(array))
+    exact = ListMap(index.ivf).counts(allowed)
+    assert exact.exact
+    assert exact.allowed.sum() == allowed.count
+    monkeypatch.setattr("compactds.datastore.ann.ivf_filtered.COUNTED_EXACTLY_ROWS", 100)
+    known = ListMap(index.ivf)
+    estimated = known.counts(allowed)
+    assert not estimated.exact
+    np.testing.assert_array_equal(estimated.allowed, exact.allowed)  # the sample holds all rows of so few
+    assert known.counts(allowed) is estimated
+    for row in range(20):  # as many other filters as are remembered, and more
+        known.counts(Bitmap.from_rows(np.array([row]), len(array)))
+    assert known.counts(allowed) is not estimated
+    assert known.ram_bytes >= 2 * len(array)
 
 
 @pytest.fixture(scope="module")

@@ -159,6 +159,40 @@ def test_nearest_returns_the_rows_and_scores_of_a_search(built, encoder):
                 assert [hit.passage.id for hit in query] == ids
 
 
+def test_each_query_of_a_batch_can_have_a_filter_of_its_own(built, encoder):
+    with Datastore.open(built, encoder=encoder) as store:
+        wheres = [FILTERS[0], FILTERS[1], FILTERS[4], FILTERS[1]]
+        together = store.search(QUERIES, k=5, where=wheres)
+        for query, where, hits in zip(QUERIES, wheres, together, strict=True):
+            alone = store.search(query, k=5, where=where)
+            assert [hit.passage.id for hit in hits] == [hit.passage.id for hit in alone]
+            assert hits.report.matching == store.count(where)
+        with pytest.raises(SearchError, match="2 expressions for 4 queries"):
+            store.search(QUERIES, where=[None, None])
+        assert store.search([], where=[]) == []
+
+
+@pytest.mark.parametrize("plan", ["exact", "lists", "codes", "open"])
+def test_every_plan_returns_allowed_rows_only_and_as_many_as_there_are(built, encoder, plan):
+    with Datastore.open(built, encoder=encoder) as store:
+        vectors = encoder.encode_queries(QUERIES)
+        for where in FILTERS[1:]:
+            found = store.nearest(vectors, k=12, where=where, plan=plan)
+            best = store.nearest(vectors, k=12, where=where, recall=1.0)
+            assert ((found.rows >= 0).sum(axis=1) == min(12, store.count(where))).all()
+            np.testing.assert_array_equal(found.scores[:, 0], best.scores[:, 0])
+
+
+def test_an_unknown_plan_is_refused(store, encoder):
+    with pytest.raises(SearchError, match="exact, lists, codes, open"):
+        store.nearest(encoder.encode_queries(["light"]), plan="fastest")
+
+
+def test_a_report_says_what_the_search_was_predicted_to_cost(store):
+    assert store.search("light", where={"subject": "physics"}).report.predicted_ms > 0
+    assert store.search("light", where={"subject": "alchemy"}).report.predicted_ms == 0
+
+
 def test_nearest_fills_up_what_a_filter_leaves_empty(store, encoder):
     found = store.nearest(encoder.encode_queries(QUERIES[:1]), k=5, where={"subject": "alchemy"})
     assert found.rows.tolist() == [[-1] * 5]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.calibration import calibrate, held_out_rows, hold_out, queries_from_elsewhere
-from compactds.datastore.manifest import CalibrationPoint
+from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import choose_plan, point_for
 from compactds.datastore.queries import Effort
@@ -133,12 +133,26 @@ POINTS = (
 )
 
 
+class Lists:
+    """What a planner asks an index of 100,000 rows in 1,000 lists."""
+
+    exact, filters = False, True
+
+    def worth(self, effort):
+        return 100.0 * effort
+
+
+COSTS = SearchCosts(row_us=0.2, code_us=0.006, query_us=30, walk_us=60)
+
+
 def plan(**changes):
     facts = {
         "matching": 100_000,
+        "rows": 100_000,
         "filtered": False,
-        "index_filters": True,
+        "index": Lists(),
         "calibration": POINTS,
+        "costs": COSTS,
     }
     asked = {"k": 10} | {name: changes.pop(name) for name in set(changes) - facts.keys()}
     return choose_plan(Effort(**asked), **{**facts, **changes})
@@ -164,16 +178,35 @@ class TestPlan:
         assert plan(calibration=()).candidates == 100
 
     def test_full_recall_scans(self):
-        assert plan(recall=1.0).name == "exact"
+        assert plan(recall=1.0).name == plan(recall=1.0, filtered=True).name == "exact"
 
-    def test_few_allowed_rows_are_scanned(self):
-        assert plan(filtered=True, matching=4_096).name == "exact"
-        assert plan(filtered=True, matching=4_097).name == "ann"
-        assert plan(filtered=False, matching=90).name == "exact"
+    def test_few_rows_are_all_scored(self):
+        assert plan(filtered=True, matching=500).name == "exact"
+        assert plan(matching=90, rows=90).name == "exact"
+
+    def test_the_more_is_allowed_the_further_from_scoring_it_all(self):
+        names = [plan(filtered=True, matching=matching).name for matching in (0, 9, 900, 5_000, 50_000)]
+        assert names == ["none", "exact", "lists", "lists", "lists"]
+
+    def test_a_filter_that_lets_nearly_all_pass_is_left_to_the_end(self):
+        assert plan(filtered=True, matching=99_000).name == "open"
+        assert plan(filtered=True, matching=49_000, plan="open").name == "lists"
+
+    @pytest.mark.parametrize("name", ["exact", "lists", "codes", "open"])
+    def test_a_plan_can_be_asked_for(self, name):
+        assert plan(filtered=True, matching=60_000, plan=name).name == name
+
+    def test_a_walk_is_given_up_where_scoring_everything_is_cheaper(self):
+        walked = plan(filtered=True, matching=2_000, plan="lists")
+        assert walked.most_rows * COSTS.code_us + COSTS.walk_us == pytest.approx(2_000 * COSTS.row_us)
 
     def test_an_index_that_cannot_filter_is_left_out_of_filtered_searches(self):
-        assert plan(filtered=True, index_filters=False).name == "exact"
-        assert plan(filtered=False, index_filters=False).name == "ann"
+        class Graph(Lists):
+            filters = False
+
+        assert plan(filtered=True, matching=40_000, index=Graph()).name == "exact"
+        assert plan(filtered=True, matching=90_000, index=Graph()).name == "open"
+        assert plan(index=Graph()).name == "ann"
 
     def test_nothing_allowed_needs_no_search(self):
         assert plan(matching=0).name == "none"
@@ -181,6 +214,10 @@ class TestPlan:
     def test_candidates_grow_with_k(self):
         assert plan(k=50).candidates == 640
         assert plan(k=50, candidates=60).candidates == 60
+
+    def test_dearer_work_is_predicted_to_cost_more(self):
+        costs = [plan(filtered=True, matching=m, plan="lists").predicted_us for m in (90_000, 9_000, 900)]
+        assert costs == sorted(costs)
 
 
 class Shuffling:
@@ -193,6 +230,9 @@ class Shuffling:
 
     def cost_us(self, effort):
         return effort
+
+    def worth(self, effort):
+        return 100 * effort
 
     def search(self, queries, count, *, effort, allowed=None):
         scores = queries @ self.array[: 100 * effort].T

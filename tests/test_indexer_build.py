@@ -66,8 +66,9 @@ def content(store: Path) -> dict[str, bytes]:
     manifest = json.loads((store / "manifest.json").read_text())
     for segment in manifest["segments"]:
         del segment["files"]["ledger.json"]
+        del segment["costs"]
         segment["calibration"] = [point | {"milliseconds": 0} for point in segment["calibration"]]
-    del manifest["created"], manifest["checksum"], manifest["recipe"]["key"]
+    del manifest["created"], manifest["checksum"], manifest["recipe"]["key"], manifest["measured"]
     files["manifest"] = json.dumps(manifest).encode()
     return files
 

@@ -80,7 +80,7 @@ def run(recipe: Path, out: Path, kill_at: int) -> subprocess.CompletedProcess:
 def segments(store: Path) -> list[dict]:
     found = json.loads((store / "manifest.json").read_text())["segments"]
     for segment in found:
-        del segment["files"]["ledger.json"], segment["calibration"]
+        del segment["files"]["ledger.json"], segment["calibration"], segment["costs"]
     return found
 
 

@@ -86,8 +86,8 @@ def content(store: Path) -> dict:
     """Return what a store's manifest says of its content, digests of all files included, but no times."""
     manifest = json.loads((store / "manifest.json").read_text())
     for segment in manifest["segments"]:
-        del segment["files"]["ledger.json"], segment["calibration"]
-    for name in ("created", "checksum", "recipe"):
+        del segment["files"]["ledger.json"], segment["calibration"], segment["costs"]
+    for name in ("created", "checksum", "recipe", "measured"):
         del manifest[name]
     return manifest
 

@@ -217,6 +217,7 @@ def test_where_is_an_object_or_an_sql_condition(http, where):
 def test_a_report_comes_when_asked_for(http):
     expected = {
         "plan": "exact", "matching": 2, "candidates": 2, "timings_ms": {"exact": 0.5}, "truncated": False,
+        "predicted_ms": 0.0,
     }  # fmt: skip
     assert search(http, query="sky", explain=True, where={"subject": "physics"}).json()["report"] == expected
     batch = search(http, query=["sky"], explain=True, where={"subject": "physics"}).json()

@@ -42,16 +42,27 @@ class AnnIndex(Protocol):
         """Return the ladder of efforts worth calibrating, cheapest first; empty if it has none."""
         ...
 
+    def worth(self, effort: int) -> float:
+        """Return about how many rows a search of this effort meets."""
+        ...
+
     def cost_us(self, effort: int) -> float:
         """Return about how many microseconds a search of this effort takes: a model, not a measurement."""
         ...
 
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
+        self,
+        queries: Vectors,
+        count: int,
+        *,
+        effort: int,
+        allowed: Bitmap | None = None,
+        most_rows: float | None = None,
     ) -> tuple[Scores, Rows]:
         """Return up to `count` rows a query, best first: scores and row numbers, shape (n, count).
 
         `effort` is the index's own measure of work (lists probed, or beam width). Rows outside
-        `allowed` are never returned; missing places hold NO_ROW.
+        `allowed` are never returned; missing places hold NO_ROW. A query for which the index would have
+        to scan more than `most_rows` because of the filter may get no rows at all.
         """
         ...

@@ -28,13 +28,24 @@ class FlatIndex:
         """Return the size of the float32 vectors."""
         return int(self.index.ntotal) * int(self.index.d) * 4
 
+    def worth(self, effort: int) -> float:
+        """Return all rows, whatever the effort."""
+        del effort
+        return float(self.index.ntotal)
+
     def cost_us(self, effort: int) -> float:
         """Return about how many microseconds a search takes, whatever the effort."""
         del effort
         return int(self.index.ntotal) * int(self.index.d) * MICROSECONDS_PER_NUMBER
 
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
+        self,
+        queries: Vectors,
+        count: int,
+        *,
+        effort: int,
+        allowed: Bitmap | None = None,
+        most_rows: float | None = None,  # noqa: ARG002 - a filter makes no search dearer here
     ) -> tuple[Scores, Rows]:
         """Return the `count` best allowed rows of every query; `effort` makes no difference."""
         del effort

@@ -40,24 +40,51 @@ class HnswIndex:
         """Return the size of vectors and links."""
         return hnsw_ram_bytes(int(self.index.element_count), self.dimension)
 
+    def worth(self, effort: int) -> float:
+        """Return about how many vectors a beam of this width compares."""
+        return min(float(effort * LINKS), float(self.index.element_count))
+
     def cost_us(self, effort: int) -> float:
         """Return about how many microseconds a beam of this width takes: a model, not a measurement."""
         return effort * LINKS * self.dimension * MICROSECONDS_PER_NUMBER
 
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
+        self,
+        queries: Vectors,
+        count: int,
+        *,
+        effort: int,
+        allowed: Bitmap | None = None,
+        most_rows: float | None = None,  # noqa: ARG002 - a filter makes no search dearer here
     ) -> tuple[Scores, Rows]:
         """Return the `count` best rows the beam met, for every query."""
         if allowed is not None:
             raise ValueError("an HNSW index does not filter")
         beam = min(max(effort, count), int(self.index.element_count))
-        labels, distances = self.index.knn_query(queries, k=beam, num_threads=1)
         rows = np.full((len(queries), count), NO_ROW, dtype=np.int64)
         scores = np.full((len(queries), count), -np.inf, dtype=np.float32)
-        found = min(count, beam)
+        try:
+            self._fill(rows, scores, queries, beam)
+        except RuntimeError:  # some query reaches fewer nodes than the beam is wide
+            for place in range(len(queries)):
+                part = slice(place, place + 1)
+                self._fill_within_reach(rows[part], scores[part], queries[part], beam)
+        return scores, rows
+
+    def _fill(self, rows: Rows, scores: Scores, queries: Vectors, beam: int) -> None:
+        labels, distances = self.index.knn_query(queries, k=beam, num_threads=1)
+        found = min(rows.shape[1], beam)
         rows[:, :found] = labels[:, :found].astype(np.int64)
         scores[:, :found] = 1.0 - distances[:, :found]
-        return scores, rows
+
+    def _fill_within_reach(self, rows: Rows, scores: Scores, query: Vectors, beam: int) -> None:
+        """Narrow the beam until the part of the graph that the query reaches fills it."""
+        while beam:
+            try:
+                return self._fill(rows, scores, query, beam)
+            except RuntimeError:
+                beam //= 2
+        return None
 
 
 def hnsw_ram_bytes(rows: int, dimension: int) -> int:

@@ -5,8 +5,9 @@ vectors on disk decide.
 """
 
 import math
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import faiss
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, Rows, Scores
+from compactds.datastore.ann.ivf_filtered import ListCounts, ListMap, Walk, expected_rows, walk
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
@@ -35,6 +37,8 @@ COARSE_OVERSAMPLING = 2.0
 COARSE_DIMENSIONS_PER_CODE = 4
 MICROSECONDS_PER_CODE_BYTE = 1.5e-4
 MICROSECONDS_PER_SEARCH = 20.0
+SPARE_LISTS = 1.5
+"""How many times as many lists are ranked as a walk is expected to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class IvfIndex:
     rows: int
     lists: int
     shape: CodeShape
+    list_maps: list[ListMap] = field(default_factory=list, repr=False)
+    map_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     exact: bool = False
     filters: bool = True
 
@@ -80,40 +86,31 @@ class IvfIndex:
 
     def cost_us(self, effort: int) -> float:
         """Return about how many microseconds a search of this effort takes: a model, not a measurement."""
-        rows = min(effort, self.lists) * self.rows / self.lists
-        return MICROSECONDS_PER_SEARCH + rows * self.shape.bytes * MICROSECONDS_PER_CODE_BYTE
+        return MICROSECONDS_PER_SEARCH + self.worth(effort) * self.shape.bytes * MICROSECONDS_PER_CODE_BYTE
 
     def search(
-        self, queries: Vectors, count: int, *, effort: int, allowed: Bitmap | None = None
+        self,
+        queries: Vectors,
+        count: int,
+        *,
+        effort: int,
+        allowed: Bitmap | None = None,
+        most_rows: float | None = None,
     ) -> tuple[Scores, Rows]:
-        """Return the `count` best allowed rows of the `effort` nearest lists, for every query.
+        """Return the `count` best allowed rows of the nearest lists, for every query.
 
-        With a filter, more lists are probed: as many as hold the number of allowed rows that the same
-        effort meets without one, were they spread evenly.
+        Without a filter, these are `effort` lists. With one, lists are walked until the allowed rows in
+        them are worth as much as those of `effort` lists are without (see `ivf_filtered`). A query whose
+        walk would meet more than `most_rows` rows is not searched, and gets no rows.
         """
-        probes = min(max(1, effort), self.lists)
-        if allowed is None:
-            parameters = _unfiltered(probes)
-        else:
-            share = max(allowed.count / max(1, allowed.length), 1e-9)
-            parameters = faiss.SearchParametersIVF(
-                nprobe=min(self.lists, math.ceil(probes / share)), sel=faiss.IDSelectorBitmap(allowed.bits)
-            )
-        found = min(count, max(1, self.rows))
-        scores = np.empty((len(queries), found), np.float32)
-        rows = np.empty((len(queries), found), np.int64)
-        rotated = np.empty((len(queries), self.shape.rotated), np.float32)
         queries = np.ascontiguousarray(queries, np.float32)
+        rotated = np.empty((len(queries), self.shape.rotated), np.float32)
         self.transform.apply_noalloc(len(queries), faiss.swig_ptr(queries), faiss.swig_ptr(rotated))
-        # The plain call of the wrapped library: its Python wrapper costs a tenth of such a search.
-        self.ivf.search_c(
-            len(queries),
-            faiss.swig_ptr(rotated),
-            found,
-            faiss.swig_ptr(scores),
-            faiss.swig_ptr(rows),
-            parameters,
-        )
+        found = min(count, max(1, self.rows))
+        if allowed is None:
+            scores, rows = self._search_open(rotated, found, effort)
+        else:
+            scores, rows = self._search_filtered(rotated, found, effort, allowed, most_rows)
         if found == count:
             return scores, rows
         missing = ((0, 0), (0, count - found))
@@ -121,6 +118,76 @@ class IvfIndex:
             np.pad(scores, missing, constant_values=-np.inf),
             np.pad(rows, missing, constant_values=NO_ROW),
         )
+
+    def _search_open(self, rotated: Vectors, count: int, effort: int) -> tuple[Scores, Rows]:
+        scores = np.empty((len(rotated), count), np.float32)
+        rows = np.empty((len(rotated), count), np.int64)
+        # The plain call of the wrapped library: its Python wrapper costs a tenth of such a search.
+        self.ivf.search_c(
+            len(rotated),
+            faiss.swig_ptr(rotated),
+            count,
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(rows),
+            _unfiltered(min(max(1, effort), self.lists)),
+        )
+        return scores, rows
+
+    def _search_filtered(
+        self, rotated: Vectors, count: int, effort: int, allowed: Bitmap, most_rows: float | None
+    ) -> tuple[Scores, Rows]:
+        scores = np.full((len(rotated), count), -np.inf, np.float32)
+        rows = np.full((len(rotated), count), NO_ROW, np.int64)
+        known = self.list_map()
+        counts = known.counts(allowed)
+        selector = faiss.IDSelectorBitmap(allowed.bits)
+        for place, walked in enumerate(self._walks(rotated, effort, allowed, known, counts)):
+            if not len(walked.lists) or (most_rows is not None and walked.rows > most_rows):
+                continue
+            distances = np.zeros(len(walked.lists), np.float32)
+            self.ivf.search_preassigned_c(
+                1,
+                faiss.swig_ptr(rotated[place]),
+                count,
+                faiss.swig_ptr(walked.lists),
+                faiss.swig_ptr(distances),
+                faiss.swig_ptr(scores[place]),
+                faiss.swig_ptr(rows[place]),
+                False,
+                faiss.SearchParametersIVF(nprobe=len(walked.lists), sel=selector),
+            )
+        return scores, rows
+
+    def _walks(
+        self, rotated: Vectors, effort: int, allowed: Bitmap, known: ListMap, counts: ListCounts
+    ) -> Iterator[Walk]:
+        """Yield how far each query's walk goes; the lists are ranked no further than most walks go."""
+        worth = self.worth(effort)
+        share = allowed.count / max(1, allowed.length)
+        ranked = expected_rows(worth, share, self.rows) * self.lists / max(1, self.rows) * SPARE_LISTS
+        ranked = min(self.lists, int(ranked) + 8)
+        everywhere = np.arange(self.lists)
+        _, nearest = self.ivf.quantizer.search(rotated, ranked)
+        for place, lists in enumerate(nearest):
+            walked = walk(lists[lists != NO_ROW], counts, known.sizes, worth)
+            if walked is None and ranked < self.lists:
+                _, (lists,) = self.ivf.quantizer.search(rotated[place : place + 1], self.lists)
+                walked = walk(lists[lists != NO_ROW], counts, known.sizes, worth)
+            if walked is None:
+                lists = everywhere[counts.allowed > 0] if counts.exact else everywhere
+                walked = Walk(lists, float(known.sizes[lists].sum()))
+            yield walked
+
+    def worth(self, effort: int) -> float:
+        """Return how many rows a search of this effort meets without a filter."""
+        return min(effort, self.lists) * self.rows / self.lists
+
+    def list_map(self) -> ListMap:
+        """Return which list holds each row; found out once, at the first search under a filter."""
+        with self.map_lock:
+            if not self.list_maps:
+                self.list_maps.append(ListMap(self.ivf))
+            return self.list_maps[0]
 
 
 def code_shape(dimension: int, code_bytes: int) -> CodeShape:
