@@ -283,6 +283,13 @@ class TestTables:
     def test_regret_is_against_the_fastest_plan_that_reaches_the_recall(self, part, systems):
         assert part("fanns.tables").regret(systems.ours, systems.bucket, 0.95) == pytest.approx(1.5)
 
+    def test_there_is_none_where_the_best_plan_was_chosen(self, part, systems):
+        chosen, best, _ = systems.ours.measured[systems.bucket]
+        chosen.plans = ["exact"]
+        assert part("fanns.tables").regret(systems.ours, systems.bucket, 0.95) == 1
+        best.plans = ["lists"]  # the plan that was forced could not be taken
+        assert part("fanns.tables").regret(systems.ours, systems.bucket, 0.95) is None
+
     def test_a_peer_is_compared_at_its_cheapest_setting_that_reaches_the_recall(self, part, systems):
         settings = [
             systems.measured(0.9, 1.0, ef=1),

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         if bucket == UNFILTERED:
             return [first]
         enough = min(recall, first.recall)
-        return [first, *(one for one in others if not one.failed and one.recall >= enough)]
+        return [first, *(one for one in others if tables.ran_as_forced(one) and one.recall >= enough)]
 
     told = {"attributes": str((options.folder / "attributes.jsonl").resolve())}
     with opened([tables.OURS, *options.peers], options, told) as (systems, failed):

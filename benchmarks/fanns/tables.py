@@ -20,10 +20,17 @@ def planned(system: System, bucket: Bucket) -> Measured:
     return system.measured[bucket][0]
 
 
+def ran_as_forced(one: Measured) -> bool:
+    """Tell whether a forced plan was the one that ran: where it cannot be, the planner's is taken."""
+    return not one.failed and set(one.plans) <= {one.setting["plan"], None}
+
+
 def forced(system: System, bucket: Bucket, recall: float) -> Measured | None:
     """Return the fastest of the forced plans that reach a recall in a bucket."""
     able = [
-        one for one in system.measured[bucket][1:] if not one.failed and one.seconds and one.recall >= recall
+        one
+        for one in system.measured[bucket][1:]
+        if ran_as_forced(one) and one.seconds and one.recall >= recall
     ]
     return min(able, key=lambda one: one.p50_ms, default=None)
 
@@ -33,10 +40,12 @@ def filtered(system: System) -> list[Bucket]:
 
 
 def regret(system: System, bucket: Bucket, recall: float) -> float | None:
-    """Return how many times as long as the best forced plan the planner's choice took."""
+    """Return the time of the planner's choice over that of the best forced plan; 1 if it is that plan."""
     chosen = planned(system, bucket)
     best = forced(system, bucket, min(recall, chosen.recall))
-    return chosen.p50_ms / best.p50_ms if best else None
+    if best is None:
+        return None
+    return 1.0 if set(chosen.plans) == {best.setting["plan"]} else chosen.p50_ms / best.p50_ms
 
 
 def summary(ours: System, recall: float) -> str:
@@ -172,7 +181,7 @@ def worst_buckets(ours: System, recall: float, count: int = 15) -> str:
         plans = "; ".join(
             f"{other.setting['plan']} {other.recall:.2f} {other.p50_ms:.3f}"
             for other in ours.measured[bucket][1:]
-            if not other.failed
+            if ran_as_forced(other)
         )
         rows.append(
             (
