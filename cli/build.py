@@ -70,12 +70,16 @@ def build(
         Path | None,
         typer.Option(help="Write what --dry-run found to this file, HTML or .json."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be built and what it would take; build nothing.")
+    ] = False,
     print_recipe: Annotated[
         bool, typer.Option("--print-recipe", help="Print the complete recipe as TOML and build nothing.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Build a store from documents. Interrupted, the same command goes on where it was."""
+    from compactds.cli.plan import Account
     from compactds.configs.recipe import recipe_for
     from compactds.configs.toml import to_toml
 
@@ -106,9 +110,14 @@ def build(
             "goes with --dry-run; a store's is written by compactds inspect STORE --ledger",
             param_hint="'--ledger'",
         )
+    if plan:
+        _plan(recipe, workers, json=json)
+        return
     if out is None:
         raise typer.BadParameter("name the folder of the store", param_hint="'--out' / '-o'")
-    result = run(recipe, out, workers=workers, engine=executor)
+    with Account(_processes(workers, executor)) as account:
+        result = run(recipe, out, workers=workers, engine=executor)
+    account.keep(result)
     if json:
         say_json({**asdict(result), "path": str(result.path)})
     else:
@@ -148,6 +157,24 @@ def make_executor(engine: str, workers: int | None) -> "Executor":
 
         return RayExecutor(workers)
     raise typer.BadParameter(f"{engine!r} is neither local nor ray", param_hint="'--executor'")
+
+
+def _processes(workers: int | None, engine: str) -> int:
+    """Return how many processes of this machine read and split besides this one."""
+    from compactds.indexer.execution import default_workers
+
+    return (workers or default_workers()) if engine == "local" else 1
+
+
+def _plan(recipe: "Recipe", workers: int | None, *, json: bool) -> None:
+    """Print what a build would make and take."""
+    from compactds.cli.plan import plan, show
+
+    planned = plan(recipe, _processes(workers, "local"))
+    if json:
+        say_json(planned)
+    else:
+        show(planned)
 
 
 def _check_filters(recipe: "Recipe") -> None:

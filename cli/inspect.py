@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compactds.cli.command import Json
+from compactds.cli.curves import curve_chart, curve_table
+from compactds.cli.drawing import Chart, check_plot, svg, text
 from compactds.cli.ledger import ledger_tables
 from compactds.cli.output import say, say_json, table
 
@@ -24,17 +26,24 @@ def inspect(
             help="Write what came in, what was removed and why to this file: HTML with examples, or .json."
         ),
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the curve of recall and its cost into this .svg file.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a store holds, how it was built, and what it takes on disk and in memory."""
     from compactds.datastore.manifest import read_manifest
 
+    if plot is not None:
+        check_plot(plot)
     manifest = read_manifest(store)  # and the ledgers: no index is read into memory
-    described = describe(manifest)
+    described = describe(manifest) | _account(manifest)
     ledgers = [_read_ledger(store, segment.name) for segment in manifest.segments]
     if ledger is not None:
         _export(store, manifest, ledgers, ledger)
         return
+    if plot is not None:
+        plot.write_text(svg(_chart(described)), encoding="utf-8")
     if json:
         say_json({**described, "ledgers": ledgers})
         return
@@ -43,6 +52,10 @@ def inspect(
         for line in lines:
             say(f"  {line}")
         say()
+
+
+def _chart(store: Mapping[str, Any]) -> Chart:
+    return curve_chart(store["name"], {part["name"]: part["calibration"] for part in store["segments"]})
 
 
 def _export(store: Path, manifest: "Manifest", ledgers: Sequence[Mapping[str, Any]], target: Path) -> None:
@@ -68,16 +81,29 @@ def describe(manifest: "Manifest") -> dict[str, Any]:
         for name, record in segment.files.items():
             files[name] = files.get(name, 0) + record.bytes
     facts = ("name", "format", "created", "software", "documents", "passages")
-    kept = ("name", "passages", "exact_dtype", "index", "calibration")
-    segments = [asdict(segment) for segment in manifest.segments]
+    kept = ("name", "exact_dtype", "index", "calibration")
+    segments = [
+        {name: asdict(segment)[name] for name in kept}
+        | {"passages": segment.live_passages, "deleted": segment.passages - segment.live_passages}
+        for segment in manifest.segments
+    ]
     return {
         **{name: getattr(manifest, name) for name in facts},
         "schema": manifest.schema.to_json(),
         "encoder": manifest.encoder.to_json(),
         "exact_encoder": manifest.exact_encoder.to_json(),
-        "segments": [{name: segment[name] for name in kept} for segment in segments],
+        "segments": segments,
         "disk_bytes": files,
         "ram_bytes": {"index": sum(segment.index.ram_bytes for segment in manifest.segments)},
+    }
+
+
+def _account(manifest: "Manifest") -> dict[str, Any]:
+    """Return what builds and tuning noted about a store besides: its memory, and how it was calibrated."""
+    records = {"predicted": manifest.predicted, "measured": manifest.measured}
+    return {
+        "memory": {name: None if record is None else asdict(record) for name, record in records.items()},
+        "calibrated_on": [segment.calibrated_on for segment in manifest.segments],
     }
 
 
@@ -133,6 +159,8 @@ def _sections(
             header=("name", "passages", "vectors", "index", "because"),
         ),
     )
+    yield from _curves(store)
+    yield from _memory(store)
     yield "attributes", table(list(store["schema"].items()), header=("field", "type"))
     largest_first = sorted(store["disk_bytes"].items(), key=lambda item: -item[1])
     yield (
@@ -144,6 +172,35 @@ def _sections(
     )
     for ledger in ledgers:
         yield from _ledger(ledger)
+
+
+def _curves(store: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the curve of each segment that has one: a table, and all of them in one chart."""
+    for part, queries in zip(store["segments"], store["calibrated_on"], strict=True):
+        if part["calibration"]:
+            title = f"recall@10 of {part['name']}, measured with {queries}"
+            yield title, curve_table(part["calibration"])
+    chart = _chart(store)
+    if chart.series:
+        yield chart.title, text(chart)
+
+
+def _memory(store: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what memory the store was predicted to take, and what it was measured to take."""
+    from compactds.configs.sizes import format_bytes
+
+    predicted, measured = store["memory"]["predicted"], store["memory"]["measured"]
+    if predicted is None or measured is None:
+        return
+    rows = [
+        (name, format_bytes(predicted[key]), format_bytes(measured[key]))
+        for name, key in (
+            ("to serve, the program included", "serving_bytes"),
+            ("the program alone", "serving_base_bytes"),
+            ("to build, at most", "building_bytes"),
+        )
+    ]
+    yield "memory", table(rows, header=("what for", "predicted", "measured"))
 
 
 def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

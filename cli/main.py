@@ -14,6 +14,7 @@ from compactds.cli.evaluate import evaluate
 from compactds.cli.inspect import inspect
 from compactds.cli.search import search
 from compactds.cli.serve import serve
+from compactds.cli.tune import tune
 from compactds.cli.verify import verify
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (demo, build, add, delete, search, serve, evaluate, inspect, verify, doctor):
+for subcommand in (demo, build, add, delete, search, serve, evaluate, inspect, tune, verify, doctor):
     app.command()(command(subcommand))
 
 

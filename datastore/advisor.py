@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from compactds.datastore.ann.base import Rows
 from compactds.datastore.ann.choose import code_sizes
@@ -83,9 +84,28 @@ class Sample:
     truth: Rows
 
 
-def sample_rows(rows: int, dimension: int) -> Rows:
+def open_vectors(path: Path) -> NDArray[np.floating]:
+    """Map the vectors of a .npy file, floats of shape (n, d); raise VectorError for another file."""
+    try:
+        vectors: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise VectorError(
+            f"cannot read vectors from {path}: {error}.", value=str(path), remedy="Give a .npy file."
+        ) from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise VectorError(
+            f"{path} does not hold floats of shape (n, dimension).",
+            value=str(path),
+            remedy="Save a two-dimensional array of float16 or float32.",
+        )
+    if not vectors.size:
+        raise VectorError(f"{path} holds no vectors.", value=str(path), remedy="Give at least one.")
+    return vectors
+
+
+def sample_rows(rows: int, dimension: int, *, most: int = SAMPLE_ROWS + QUERIES) -> Rows:
     """Return the rows of a set of vectors that are measured, queries included, in order."""
-    most = min(rows, SAMPLE_ROWS + QUERIES, max(LEAST_ROWS, SAMPLE_BYTES // (4 * dimension)))
+    most = min(rows, most, max(LEAST_ROWS, SAMPLE_BYTES // (4 * dimension)))
     return np.sort(np.random.default_rng(SEED).choice(rows, most, replace=False))
 
 

@@ -74,7 +74,11 @@ class TestInspect:
             ledgers = opened.ledgers()
         monkeypatch.setattr(Datastore, "open", None)
         described["ram_bytes"].pop("filters")
-        expected = {**described, "ledgers": ledgers}
+        account = {
+            "memory": {"predicted": None, "measured": None},
+            "calibrated_on": ["passages of the store"],
+        }
+        expected = {**described, **account, "ledgers": ledgers}
         assert json.loads(run("inspect", store, "--json").stdout) == json.loads(json.dumps(expected))
 
     def test_a_ledger_that_is_gone_fails(self, damaged):

@@ -1,0 +1,167 @@
+"""`compactds build --plan`: what a build will make and take; and after a build, whether that was right."""
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from compactds.cli.measuring import ServingMemory, serving_memory
+from compactds.cli.output import say
+from compactds.cli.progress import progress
+
+if TYPE_CHECKING:
+    from compactds.configs.recipe import Recipe
+    from compactds.datastore.manifest import Manifest
+    from compactds.indexer.build import BuildResult
+
+MEASURED_FROM_PASSAGES = 10_000
+"""A smaller store takes next to nothing besides the program, which is not worth another process."""
+ATTRIBUTES_NOTE = "conditions on attributes hold their columns in memory, too, from the first use on"
+
+
+def plan(recipe: "Recipe", workers: int) -> dict[str, Any]:
+    """Return what a build of `recipe` will make and take, as JSON data; nothing is built."""
+    from compactds.datastore.budget import filters_at_most_bytes, indexing_seconds, predict_memory
+    from compactds.datastore.expectation import expect_recall
+    from compactds.indexer.planning import plan_build, sampled_vectors
+
+    base = _building_base_bytes()
+    with progress() as shown:
+        planned = plan_build(recipe, progress=shown)
+        shown.stage("measuring a server", None)
+        serving = serving_memory() or ServingMemory(0, 0)
+        shown.stage("estimating recall", None)
+        recall = expect_recall(
+            planned.index, planned.corpus.passages, planned.dimension, sampled_vectors(recipe)
+        )
+    rows, encoders = planned.corpus.passages, planned.encoders
+    memory = predict_memory(
+        planned.index,
+        rows,
+        planned.dimension,
+        building_base_bytes=base,
+        serving_base_bytes=serving.base_bytes,
+        encoder_bytes=encoders.memory_bytes,
+        workers=workers,
+    )
+    seconds = {
+        "reading": planned.corpus.records / planned.corpus.records_per_s / workers,
+        "encoding": rows / encoders.passages_per_s if encoders.passages_per_s else 0.0,
+        "indexing": indexing_seconds(planned.index, rows, planned.dimension),
+    }
+    corpus = {name: value for name, value in asdict(planned.corpus).items() if name != "texts"}
+    return {
+        "corpus": corpus,
+        "dimension": planned.dimension,
+        "index": asdict(planned.index),
+        "budget_bytes": recipe.index.memory_bytes,
+        "memory": {**asdict(memory), "filters_at_most_bytes": filters_at_most_bytes(rows)},
+        "disk_bytes": planned.disk_bytes,
+        "seconds": {**seconds, "all": sum(seconds.values())},
+        "recall": asdict(recall),
+    }
+
+
+def show(planned: dict[str, Any]) -> None:
+    """Print a plan for people."""
+    from compactds.configs.sizes import format_bytes
+
+    corpus, index, memory = planned["corpus"], planned["index"], planned["memory"]
+    counted = "counted" if corpus["exact"] else "estimated"
+    known = "counted" if corpus["counted"] else "estimated"
+    sampled = f"{corpus['sampled_passages']:,} of {corpus['sampled_documents']:,} sampled records"
+    seconds, recall = planned["seconds"], planned["recall"]
+    codes = f", {index['lists']:,} lists, codes of {index['code_bytes']} bytes" if index["lists"] else ""
+    facts = {
+        "records": f"{corpus['records']:,} ({known})",
+        "passages": f"{corpus['passages']:,} ({counted}; {sampled})",
+        "index": f"{index['kind']}{codes}: {index['reason']}",
+        "index memory": f"{format_bytes(index['ram_bytes'])} of {format_bytes(planned['budget_bytes'])}",
+        "to serve": f"{format_bytes(memory['serving_bytes'])} of memory, the program included",
+        "with filters": f"at most {format_bytes(memory['filters_at_most_bytes'])} more; {ATTRIBUTES_NOTE}",
+        "to build": f"{format_bytes(memory['building_bytes'])} of memory at most: "
+        + ", ".join(f"{name} {format_bytes(size)}" for name, size in memory["parts"].items() if size),
+        "on disk": format_bytes(planned["disk_bytes"]),
+        "time": f"about {duration(seconds['all'])}: "
+        + ", ".join(f"{name} {duration(value)}" for name, value in seconds.items() if name != "all"),
+        "recall@10": expected(recall),
+    }
+    for name, value in facts.items():
+        say(f"{name:<13} {value}")
+    say("nothing was built")
+
+
+def expected(recall: dict[str, Any]) -> str:
+    """Return what recall to expect, in one line."""
+    if recall["recall"] is None:
+        return f"not known before the build calibrates it: {recall['source']}"
+    reached = f"{recall['recall']:g}"
+    if recall["recall"] < 1:
+        reached += f" unless you ask for another, from about {recall['candidates']:,} candidates a query"
+    return f"{reached} ({recall['source']})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that people would use."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+class Account:
+    """Note the memory that a build takes while a block runs, to keep it in the store's manifest."""
+
+    def __init__(self, workers: int) -> None:
+        from compactds.datastore.memory import MemoryWatch
+
+        self._workers = workers
+        self._base_bytes = _building_base_bytes()
+        self._watch = MemoryWatch()
+
+    def __enter__(self) -> "Account":
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._watch.__exit__(*error)
+
+    def keep(self, result: "BuildResult") -> None:
+        """Write what the store just built was predicted to take, and what it takes, into its manifest.
+
+        What serving takes is measured in a process of its own.
+        """
+        from compactds.datastore.budget import predict_store_memory
+        from compactds.datastore.manifest import MemoryRecord, read_manifest, write_manifest
+        from compactds.indexer.workspace import locked
+
+        if result.unchanged or result.passages < MEASURED_FROM_PASSAGES or not self._watch.peak_bytes:
+            return
+        serving = serving_memory(result.path)
+        if serving is None:
+            return
+        with locked(result.path):
+            manifest = read_manifest(result.path)
+            predicted = predict_store_memory(
+                manifest,
+                building_base_bytes=self._base_bytes + _encoders_bytes(manifest, serving),
+                serving_base_bytes=serving.base_bytes,
+                workers=self._workers,
+            )
+            measured = MemoryRecord(serving.bytes, serving.base_bytes, self._watch.peak_bytes)
+            write_manifest(result.path, replace(manifest, predicted=predicted, measured=measured))
+
+
+def _building_base_bytes() -> int:
+    """Return what this process holds once it has imported what a build needs."""
+    import compactds.indexer.build
+    import compactds.indexer.planning  # noqa: F401 - imported for what they take
+    from compactds.datastore.memory import held_bytes
+
+    return held_bytes()
+
+
+def _encoders_bytes(manifest: "Manifest", serving: ServingMemory) -> int:
+    """Return what a store's encoders take: what a server holds with them and without."""
+    if manifest.encoder.kind == "vectors":
+        return 0
+    without = serving_memory()
+    return 0 if without is None else max(0, serving.base_bytes - without.base_bytes)

@@ -1,0 +1,142 @@
+"""Memory is measured as processes hold it, and predicted before anything is built."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from compactds.datastore import memory
+from compactds.datastore.ann.choose import choose_index
+from compactds.datastore.attributes import AttributeColumns, arrow_schema, full_schema
+from compactds.datastore.budget import (
+    calibrating_bytes,
+    filters_at_most_bytes,
+    indexing_bytes,
+    indexing_seconds,
+    predict_memory,
+)
+from compactds.datastore.memory import MemoryWatch, can_measure, held_bytes, library_bytes, private_bytes
+
+linux = pytest.mark.skipif(not can_measure(), reason="only Linux says what a process holds")
+MEGABYTE = 1_000_000
+
+
+@linux
+class TestMeasuring:
+    def test_what_is_allocated_is_held(self):
+        before = private_bytes()
+        array = np.ones(50 * MEGABYTE, np.uint8)
+        assert 45 * MEGABYTE < private_bytes() - before < 60 * MEGABYTE
+        del array
+
+    def test_libraries_count_towards_what_is_held(self):
+        assert held_bytes() > private_bytes()
+        assert library_bytes() > MEGABYTE
+
+    def test_mapped_files_do_not_count(self, tmp_path):
+        (tmp_path / "file").write_bytes(bytes(40 * MEGABYTE))
+        before = held_bytes()
+        mapped = np.memmap(tmp_path / "file", np.uint8, "r")
+        assert mapped.sum() == 0
+        assert held_bytes() - before < 10 * MEGABYTE
+
+    def test_a_process_that_is_gone_holds_nothing(self):
+        done = subprocess.Popen([sys.executable, "-c", "pass"])
+        done.wait()
+        assert private_bytes(done.pid) == 0
+        assert library_bytes(done.pid) == 0
+
+    def test_the_most_is_noted_stage_by_stage(self):
+        with MemoryWatch() as watch:
+            watch.stage("large")
+            array = np.ones(60 * MEGABYTE, np.uint8)
+            wait_for(lambda: "large" in watch.peaks and watch.peaks["large"] > private_bytes() - MEGABYTE)
+            del array
+            watch.stage("small")
+            wait_for(lambda: "small" in watch.peaks)
+        assert watch.peaks["large"] - watch.peaks["small"] > 40 * MEGABYTE
+        assert watch.peak_bytes == watch.peaks["large"]
+
+    def test_processes_it_starts_count(self, monkeypatch):
+        monkeypatch.setattr(memory, "CHILDREN_EVERY_S", 0.0)
+        program = "import numpy, sys; a = numpy.ones(60_000_000, 'u1'); print(flush=True); sys.stdin.read()"
+        before = held_bytes()
+        with (
+            MemoryWatch() as watch,
+            subprocess.Popen(
+                [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as child,
+        ):
+            child.stdout.readline()
+            wait_for(lambda: max(watch.peaks.values(), default=0) > private_bytes() + 55 * MEGABYTE)
+            child.stdin.close()
+        assert watch.peak_bytes > before + 50 * MEGABYTE
+
+    def test_the_watch_ends_with_an_error_too(self):
+        watch = MemoryWatch()
+        with pytest.raises(ValueError, match="stop"), watch:
+            raise ValueError("stop")
+        assert not watch._thread.is_alive()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def test_where_nothing_can_be_measured_the_watch_says_nothing(monkeypatch):
+    monkeypatch.setattr(memory, "can_measure", lambda: False)
+    with MemoryWatch() as watch:
+        pass
+    assert watch.peak_bytes == 0
+
+
+class TestPrediction:
+    @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+    def test_serving_is_the_program_and_the_index(self, kind):
+        plan = choose_index(100_000, 384, memory_bytes=1 << 40, kind=kind)
+        found = predict_memory(plan, 100_000, 384, building_base_bytes=1, serving_base_bytes=100)
+        assert 0 <= found.serving_bytes - plan.ram_bytes - 100 < 20 * MEGABYTE
+        assert found.building_bytes == sum(found.parts.values()) > plan.ram_bytes
+
+    def test_encoders_and_workers_add_to_it(self):
+        plan = choose_index(100_000, 384, memory_bytes=1 << 40)
+
+        def predict(**more):
+            return predict_memory(plan, 100_000, 384, building_base_bytes=0, serving_base_bytes=0, **more)
+
+        assert predict(encoder_bytes=7).serving_bytes - predict().serving_bytes == 7
+        assert predict(encoder_bytes=7).building_bytes - predict().building_bytes == 7
+        more, one = predict(workers=4), predict(workers=1)
+        assert more.building_bytes > one.building_bytes + 300 * MEGABYTE
+        assert more.serving_bytes == one.serving_bytes
+
+    def test_ten_million_vectors_are_trained_in_bounded_memory(self):
+        plan = choose_index(10**7, 384, memory_bytes=1 << 30)
+        assert indexing_bytes(plan, 10**7, 384) < 2_500 * MEGABYTE
+        assert calibrating_bytes(plan, 10**7) < 700 * MEGABYTE
+
+    def test_it_takes_longer_for_more(self):
+        for kind in ("flat", "hnsw", "ivf"):
+            few, many = (
+                indexing_seconds(choose_index(rows, 64, memory_bytes=1 << 40, kind=kind), rows, 64)
+                for rows in (10_000, 1_000_000)
+            )
+            assert many > few, kind
+
+    @pytest.mark.parametrize("rows", [1, 3_000])
+    def test_the_most_that_filters_hold_is_what_they_say(self, rows, tmp_path):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = full_schema({})
+        table = pa.table({name: ["x"] * rows for name in schema}, schema=arrow_schema(schema))
+        pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
+        columns = AttributeColumns(tmp_path / "a.parquet", schema)
+        assert columns.filter.limit_bytes == filters_at_most_bytes(rows)
+        columns.close()
