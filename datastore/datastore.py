@@ -56,6 +56,7 @@ class Datastore:
         self._segments: tuple[Segment, ...] | None = tuple(segments)
         self._offsets = np.cumsum([0, *(segment.rows for segment in segments)]).tolist()
         self._encoders: dict[str, Encoder] = {}
+        self._one_encoder = manifest.encoder == manifest.exact_encoder
         self._loading = threading.Lock()
         if encoder is not None:
             self._encoders[encoder.spec.fingerprint] = encoder
@@ -216,10 +217,10 @@ class Datastore:
         expressions = self._expressions(where)
         queries = self._query_vectors(None, vectors)
         answers = self._rank(queries, asked, expressions, Clock({}))
-        plan_name = "+".join(sorted({answer.plan for answer in answers})) or "none"
         if len(answers) == 1 and len(answers[0].ranking.rows) == asked.k:
             ranking = answers[0].ranking
-            return Neighbours(ranking.rows[np.newaxis], ranking.scores[np.newaxis], plan_name)
+            return Neighbours(ranking.rows[np.newaxis], ranking.scores[np.newaxis], answers[0].plan)
+        plan_name = "+".join(sorted({answer.plan for answer in answers})) or "none"
         return Neighbours(*fill(answers, asked.k), plan_name)
 
     def get(self, passage_id: str) -> Passage:
@@ -319,7 +320,7 @@ class Datastore:
                 remedy="Pass query='…' for text, or vectors=… for ready-made vectors.",
             )
         if vectors is not None:
-            if propose_spec != decide_spec:
+            if not self._one_encoder:
                 raise SearchError(
                     "this store has two encoders, so one vector is not enough.", remedy="Query it with text."
                 )
@@ -333,7 +334,7 @@ class Datastore:
             )
         encoder = self._encoder(propose_spec)
         proposing, truncated = encoder.encode_queries(texts), find_truncated(encoder, texts)
-        if propose_spec == decide_spec:
+        if self._one_encoder:
             return Queries(proposing, proposing, truncated, single)
         exact = self._encoder(decide_spec)
         either = [one or other for one, other in zip(truncated, find_truncated(exact, texts), strict=True)]

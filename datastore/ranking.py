@@ -82,8 +82,11 @@ def _rank_alike(
         plans.append(plan)
         found.append([(ranking, offset) for ranking in rankings])
     if len(found) == 1:
-        merged = [ranking for ranking, _ in found[0]]
-    elif found:
+        (plan,), merged = plans, [ranking for ranking, _ in found[0]]
+        return [
+            Answer(ranking, plan.name, plan.predicted_us / 1000, count_rows(allowed)) for ranking in merged
+        ]
+    if found:
         merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
     else:
         merged = [EMPTY] * len(queries.proposing)

@@ -65,6 +65,7 @@ class HalfFloatScorer:
         empty = np.zeros((self._step, dimension), np.float32)
         self._index.train(empty)
         self._index.add(empty)
+        self._count = self._step
         memory = faiss.rev_swig_ptr(self._index.codes.data(), self._step * dimension * 2)
         self._rows: NDArray[np.float16] = memory.view(np.float16).reshape(self._step, dimension)
         self._scores = np.empty(self._step, np.float32)
@@ -80,8 +81,9 @@ class HalfFloatScorer:
         for start in range(0, len(rows), self._step):
             part = rows[start : start + self._step]
             count = len(part)
-            np.take(vectors, part, axis=0, out=self._rows[:count], mode="clip")
-            self._index.ntotal = count
+            vectors.take(part, axis=0, out=self._rows[:count], mode="clip")
+            if count != self._count:
+                self._index.ntotal = self._count = count
             self._index.search_c(1, faiss.swig_ptr(query), count, *self._results)
             scores[start : start + count][self._places[:count]] = self._scores[:count]
         return scores
