@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compactds.cli.output import table
+from compactds.indexer.ledger import merged as merged
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
@@ -73,26 +74,6 @@ def example_lines(examples: Sequence[Mapping[str, Any]], each: int = 2) -> Itera
         limit = f", limit {example['limit']}" if example["limit"] is not None else ""
         yield f"{kind[0]}, {kind[1]}: {example['value']}{limit}: {example['origin']}"
         yield f"    {' '.join(example['excerpt'].split())[:160]}"
-
-
-def merged(ledgers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the ledgers of several segments as one: lists joined, numbers and seconds added up."""
-    whole: dict[str, Any] = {}
-    for ledger in ledgers:
-        for name, value in ledger.items():
-            known = whole.get(name)
-            if isinstance(value, list):
-                whole[name] = [*(known or ()), *value]
-            elif name == "seconds":
-                stages = {**(known or {}), **value}
-                whole[name] = {
-                    stage: round((known or {}).get(stage, 0) + value.get(stage, 0), 3) for stage in stages
-                }
-            elif type(value) is int:
-                whole[name] = value + (known or 0)
-            else:
-                whole[name] = value
-    return whole
 
 
 def write_ledger(path: Path, title: str, ledger: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import typer
 from compactds.cli.add import add
 from compactds.cli.build import build
 from compactds.cli.command import command
+from compactds.cli.compact import compact
 from compactds.cli.delete import delete
 from compactds.cli.demo import demo
 from compactds.cli.doctor import doctor
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (demo, build, add, delete, search, serve, evaluate, inspect, tune, verify, doctor):
+for subcommand in (demo, build, add, delete, compact, search, serve, evaluate, inspect, tune, verify, doctor):
     app.command()(command(subcommand))
 
 

@@ -90,7 +90,7 @@ class SegmentWriter:
         """Finish all row files, or just let go of them after an error."""
         if kind is None:
             self._passages.finish()
-            self._write_attributes()
+            self._write_attributes(all_rows=True)
         self._passages.close()
         self._attributes.close()
         self._vectors.close()
@@ -139,10 +139,16 @@ class SegmentWriter:
                     remedy="Check the disk and how full it is, then run the same command again.",
                 )
 
-    def _write_attributes(self) -> None:
-        if self._pending:
-            self._attributes.write_table(pa.concat_tables(self._pending), row_group_size=ROWS_PER_GROUP)
-            self._pending = []
+    def _write_attributes(self, *, all_rows: bool = False) -> None:
+        """Write whole groups of rows, so that the file's bytes do not depend on the pieces they came in."""
+        if not self._pending:
+            return
+        rows = pa.concat_tables(self._pending)
+        whole = len(rows) if all_rows else len(rows) - len(rows) % ROWS_PER_GROUP
+        for start in range(0, whole, ROWS_PER_GROUP):
+            group = rows.slice(start, min(ROWS_PER_GROUP, whole - start))
+            self._attributes.write_table(group.combine_chunks(), row_group_size=ROWS_PER_GROUP)
+        self._pending = [rows.slice(whole)] if whole < len(rows) else []
 
 
 def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: int = 0) -> IndexRecord:

@@ -216,8 +216,9 @@ class _Addition(BuildRun):
         taken = sum(record.index.ram_bytes for record in self._store.segments)
         index = self._recipe.index
         left = max(0, index.memory_bytes - taken)
+        kind = "auto" if index.kind == "ivf" else index.kind  # few rows are better scored than clustered
         try:
-            return choose_index(passages, spec.dimension, memory_bytes=left, kind=index.kind)
+            return choose_index(passages, spec.dimension, memory_bytes=left, kind=kind)
         except BudgetError as error:
             raise BudgetError(
                 f"{error.message} The store's other segments take {taken:,}.",

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -127,6 +127,26 @@ class Ledger:
             "passages": sum(line.passages for line in self.sources),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
+
+
+def merged(ledgers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the ledgers of several segments as one: lists joined, numbers and seconds added up."""
+    whole: dict[str, Any] = {}
+    for ledger in ledgers:
+        for name, value in ledger.items():
+            known = whole.get(name)
+            if isinstance(value, list):
+                whole[name] = [*(known or ()), *value]
+            elif name == "seconds":
+                stages = {**(known or {}), **value}
+                whole[name] = {
+                    stage: round((known or {}).get(stage, 0) + value.get(stage, 0), 3) for stage in stages
+                }
+            elif type(value) is int:
+                whole[name] = value + (known or 0)
+            else:
+                whole[name] = value
+    return whole
 
 
 def software() -> dict[str, str]:

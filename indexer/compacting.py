@@ -1,0 +1,267 @@
+"""Compact a store: all segments become one without deleted rows, and nothing is encoded again."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from compactds.configs.recipe import Index, Passages
+from compactds.datastore.ann.choose import IndexPlan, choose_index
+from compactds.datastore.attributes import AttributeColumns
+from compactds.datastore.deletions import read_deleted
+from compactds.datastore.encoders import load_spec
+from compactds.datastore.errors import DamagedStoreError
+from compactds.datastore.files import find_damage, write_array
+from compactds.datastore.manifest import Manifest, SegmentRecord, read_manifest
+from compactds.datastore.passages import PassageReader
+from compactds.datastore.publishing import publish
+from compactds.datastore.segment import (
+    ATTRIBUTES_FILE,
+    LEDGER_FILE,
+    PASSAGES_FILE,
+    SEGMENTS_FOLDER,
+    exact_file,
+)
+from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
+from compactds.datastore.writer import SegmentWriter, finish_segment, write_index
+from compactds.indexer.disk import change_folder, disk_errors
+from compactds.indexer.encoding import encode_texts
+from compactds.indexer.filtering import CONTAMINATED_FILE
+from compactds.indexer.ledger import merged
+from compactds.indexer.passages import PassageOptions, Passager
+from compactds.indexer.progress import LoggedProgress, Progress
+from compactds.indexer.reading import REJECTS_FILE
+from compactds.indexer.removals import REMOVED_FILE, REMOVED_SCHEMA, join_files
+from compactds.indexer.workspace import locked
+
+ROWS_AT_ONCE = 4_096
+LEAST_CLUSTERED_ROWS = 16
+"""Fewer rows cannot be clustered, whatever kind of index the recipe asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactResult:
+    """Say what compacting came to: segments and rows before, and what the store holds now.
+
+    `unchanged` tells that there was one segment without deleted rows, and nothing to do.
+    """
+
+    path: Path
+    segments: int
+    dropped: int
+    documents: int
+    passages: int
+    index: str
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    unchanged: bool
+
+
+def compact(
+    store: Path, *, memory_bytes: int | None = None, progress: Progress | None = None
+) -> CompactResult:
+    """Merge all segments of a store into one and drop deleted rows.
+
+    Passages, attributes and vectors are copied in the order of segments and rows; the index is chosen,
+    trained and calibrated for their number, in the memory the store was built with or `memory_bytes`.
+    The old store stays whole until the new one replaces it in one step, and readers that have it open keep
+    it. It needs room for both on the disk. Stopped, it begins anew.
+
+    A store with two encoders keeps no vectors of the first but in its index, so that those are encoded again.
+
+    Raises StoreNotFoundError, StoreBusyError, DamagedStoreError, BudgetError, EncoderError or BuildError.
+    """
+    started = time.perf_counter()
+    read_manifest(store)  # where there is no store, nothing is made
+    with locked(store), disk_errors(store), change_folder(store) as work:
+        manifest = read_manifest(store)
+        published = manifest
+        if len(manifest.segments) > 1 or any(record.deletions for record in manifest.segments):
+            run = _Compaction(store, manifest, work, memory_bytes, progress or LoggedProgress())
+            published = run.run()
+    return CompactResult(
+        path=store,
+        segments=len(manifest.segments),
+        dropped=sum(record.passages for record in manifest.segments) - published.passages,
+        documents=published.documents,
+        passages=published.passages,
+        index=published.segments[0].index.kind if published.segments else "none",
+        bytes_before=_bytes(manifest),
+        bytes_after=_bytes(published),
+        seconds=time.perf_counter() - started,
+        unchanged=published is manifest,
+    )
+
+
+class _Compaction:
+    """One run of a compaction."""
+
+    def __init__(
+        self, store: Path, manifest: Manifest, work: Path, memory_bytes: int | None, progress: Progress
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._records = [record for record in manifest.segments if record.live_passages]
+        self._work = work
+        self._folder = work / "segment"
+        self._memory_bytes = memory_bytes
+        self._progress = progress
+
+    def run(self) -> Manifest:
+        if not self._records:
+            return publish(self._store, None, replace(self._manifest, segments=()), replaces=self._manifest)
+        started = time.perf_counter()
+        plan = self._plan()  # a budget too small is told before hours of work
+        self._check()
+        self._folder.mkdir()
+        writer = self._copy_rows()
+        extra = self._extra_files()
+        deciding = writer.open_vectors()
+        proposing = self._proposing(writer) or deciding
+        self._progress.stage("indexing", None)
+        index = write_index(self._folder, plan, proposing)
+        record = finish_segment(
+            writer,
+            index,
+            proposing=proposing,
+            deciding=deciding,
+            dtype=self._dtype,
+            ledger=self._ledger(time.perf_counter() - started),
+            extra_files=extra,
+        )
+        changed = replace(self._manifest, segments=(record,))
+        return publish(self._store, self._folder, changed, replaces=self._manifest)
+
+    def _check(self) -> None:
+        """Raise DamagedStoreError for a damaged file: a copy would be given a checksum that fits it."""
+        self._progress.stage("checking", None)
+        for record in self._manifest.segments:
+            path = self._store / SEGMENTS_FOLDER / record.name
+            for problem in find_damage(path, record.files, deep=False, whole=record.files):
+                raise DamagedStoreError(
+                    problem, value=str(path), remedy="Restore the store from a copy, or build it again."
+                )
+
+    @property
+    def _dtype(self) -> str:
+        return self._records[0].exact_dtype
+
+    def _plan(self) -> IndexPlan:
+        settings = Index(**self._manifest.recipe.get("resolved", {}).get("index", {}))
+        rows = self._manifest.passages
+        return choose_index(
+            rows,
+            self._manifest.encoder.dimension,
+            memory_bytes=settings.memory_bytes if self._memory_bytes is None else self._memory_bytes,
+            kind="auto" if rows < LEAST_CLUSTERED_ROWS else settings.kind,
+        )
+
+    def _copy_rows(self) -> SegmentWriter:
+        """Stream the live rows of all segments into the row files of a new one."""
+        self._progress.stage("copying", self._manifest.passages)
+        dimension = self._manifest.exact_encoder.dimension
+        with SegmentWriter(
+            self._folder, self._manifest.schema, dimension=dimension, dtype=self._dtype
+        ) as writer:
+            for record in self._records:
+                for passages, attributes, vectors in self._pieces(record):
+                    writer.append(passages, attributes, vectors)
+                    self._progress.advance(len(passages))
+        return writer
+
+    def _pieces(self, record: SegmentRecord) -> Iterator[tuple[pa.Table, pa.Table, NDArray[np.float32]]]:
+        """Yield the live rows of a segment, some at a time."""
+        path = self._store / SEGMENTS_FOLDER / record.name
+        live = (~read_deleted(self._store, record.deletions, record.passages)).mask()
+        vectors = ExactVectors(
+            path / exact_file(record.exact_dtype),
+            rows=record.passages,
+            dimension=self._manifest.exact_encoder.dimension,
+            dtype=record.exact_dtype,
+        )
+        with (
+            closing(PassageReader(path / PASSAGES_FILE)) as passages,
+            closing(AttributeColumns(path / ATTRIBUTES_FILE, self._manifest.schema)) as attributes,
+        ):
+            start = 0
+            for table in attributes.tables():
+                for offset in range(0, len(table), ROWS_AT_ONCE):
+                    piece = table.slice(offset, ROWS_AT_ONCE)
+                    places = np.flatnonzero(live[start + offset :][: len(piece)])
+                    if len(places):
+                        rows = start + offset + places
+                        yield passages.table(rows), piece.take(pa.array(places)), vectors.gather(rows)
+                start += len(table)
+
+    def _proposing(self, writer: SegmentWriter) -> ExactVectors | None:
+        """Encode the passages for the index, if it has an encoder of its own; None if it has not."""
+        manifest = self._manifest
+        if manifest.encoder.fingerprint == manifest.exact_encoder.fingerprint:
+            return None
+        self._progress.stage("encoding (ann)", writer.rows)
+        encoder, exact = (
+            load_spec(spec, store_root=self._store) for spec in (manifest.encoder, manifest.exact_encoder)
+        )
+        settings = Passages(**manifest.recipe.get("resolved", {}).get("passages", {}))
+        options = PassageOptions(split=settings.split, embed_title=settings.embed_title)
+        passager = Passager(options, [encoder, exact])
+        with (
+            closing(PassageReader(self._folder / PASSAGES_FILE)) as reader,
+            (self._work / "ann.vectors").open("wb") as file,
+        ):
+            for start in range(0, writer.rows, ROWS_AT_ONCE):
+                table = reader.table(np.arange(start, min(start + ROWS_AT_ONCE, writer.rows)))
+                pairs = zip(table.column("title").to_pylist(), table.column("text").to_pylist(), strict=True)
+                texts = [passager.encoded_text(title, text) for title, text in pairs]
+                vectors = encode_texts(encoder, texts, self._progress)
+                write_array(file, np.asarray(vectors, EXACT_DTYPES["float16"]))
+        return ExactVectors(
+            self._work / "ann.vectors",
+            rows=writer.rows,
+            dimension=manifest.encoder.dimension,
+            dtype="float16",
+        )
+
+    def _ledger(self, seconds: float) -> dict[str, Any]:
+        """Return the accounts of all segments as one, with what compacting did."""
+        parts = [
+            json.loads((self._store / SEGMENTS_FOLDER / record.name / LEDGER_FILE).read_bytes())
+            for record in self._manifest.segments
+        ]
+        rows = sum(record.passages for record in self._manifest.segments)
+        account = merged(parts)
+        account["passages"] = self._manifest.passages
+        account["dropped"] = account.get("dropped", 0) + rows - self._manifest.passages
+        account["seconds"] = {**account.get("seconds", {}), "compact": round(seconds, 3)}
+        return account
+
+    def _extra_files(self) -> list[str]:
+        """Join the lists of what was rejected and removed; return the names of those there are."""
+        paths = [self._store / SEGMENTS_FOLDER / record.name for record in self._manifest.segments]
+        names = [
+            name
+            for name in (REJECTS_FILE, CONTAMINATED_FILE)
+            if join_files([path / name for path in paths if (path / name).exists()], self._folder / name)
+        ]
+        removed = [path / REMOVED_FILE for path in paths if (path / REMOVED_FILE).exists()]
+        if removed:
+            with pq.ParquetWriter(self._folder / REMOVED_FILE, REMOVED_SCHEMA, compression="zstd") as writer:
+                for path in removed:
+                    with pq.ParquetFile(path) as file:
+                        for batch in file.iter_batches():
+                            writer.write_batch(batch)
+            names.append(REMOVED_FILE)
+        return names
+
+
+def _bytes(manifest: Manifest) -> int:
+    return sum(file.bytes for record in manifest.segments for file in record.files.values())

@@ -1,0 +1,292 @@
+"""A compacted store is, to the byte, the one that would have been built of what is left in it."""
+
+import errno
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compactds.configs.recipe import recipe_for
+from compactds.datastore import Datastore
+from compactds.datastore.ann.choose import BudgetError
+from compactds.datastore.errors import DamagedStoreError, StoreBusyError, StoreNotFoundError
+from compactds.datastore.manifest import read_manifest
+from compactds.datastore.verify import verify
+from compactds.indexer.adding import add
+from compactds.indexer.build import build
+from compactds.indexer.compacting import compact
+from compactds.indexer.deleting import delete
+from compactds.indexer.errors import BuildError
+from compactds.indexer.workspace import locked
+
+COUNT = 600
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Records with vectors of their own, and a way to write some of them to a file."""
+    root = tmp_path_factory.mktemp("corpus")
+    vectors = np.random.default_rng(4).standard_normal((COUNT, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = [
+        {
+            "id": f"d{number}",
+            "text": f"the words of {number}",
+            "group": number % 7,
+            "source": "numbers",
+            "vector": vectors[number].tolist(),
+            **({"color": ["red", "blue"][number % 2]} if number >= 400 else {}),
+        }
+        for number in range(COUNT)
+    ]
+
+    def write(name, numbers):
+        path = root / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(rows[number]) + "\n" for number in numbers))
+        return str(path)
+
+    return write, vectors
+
+
+@pytest.fixture(scope="module", params=["flat", "hnsw", "ivf"])
+def pristine(request, tmp_path_factory, corpus):
+    """A store that was built, added to twice, and deleted from."""
+    write, _ = corpus
+    root = tmp_path_factory.mktemp(request.param)
+    changes = {"sources.vector": "vector", "index.kind": request.param, "name": "numbers"}
+    build(recipe_for([write("a", range(300))], changes), root / "store")
+    add(root / "store", [write("b", range(300, 400))])
+    add(root / "store", [write("c", range(400, COUNT))])
+    delete(root / "store", where="group = 3")
+    return root / "store", changes
+
+
+@pytest.fixture
+def store(pristine, tmp_path) -> Path:
+    shutil.copytree(pristine[0], tmp_path / "store", copy_function=os.link)
+    (tmp_path / "store" / ".build.lock").unlink()
+    return tmp_path / "store"
+
+
+def content(store: Path) -> dict[str, bytes]:
+    """Return the files of the only segment, without what tells the time."""
+    (segment,) = (store / "segments").iterdir()
+    return {path.name: path.read_bytes() for path in segment.iterdir() if path.name != "ledger.json"}
+
+
+def test_it_equals_a_build_of_what_is_left(tmp_path, store, pristine, corpus):
+    write, _ = corpus
+    left = [number for number in range(COUNT) if number % 7 != 3]
+    result = compact(store)
+    assert (result.segments, result.dropped, result.passages) == (3, COUNT - len(left), len(left))
+    assert result.bytes_after < result.bytes_before
+    build(recipe_for([write("left", left)], pristine[1]), tmp_path / "built")
+    assert content(store) == content(tmp_path / "built")
+    (one,), (other,) = (read_manifest(path).segments for path in (store, tmp_path / "built"))
+    assert one.name.split("-")[1] == other.name.split("-")[1]
+    assert [point.recall for point in one.calibration] == [point.recall for point in other.calibration]
+    assert read_manifest(store).schema == read_manifest(tmp_path / "built").schema
+    assert verify(store) == []
+    assert list((store / "deletions").iterdir()) == []
+
+
+def test_answers_are_the_same_before_and_after(store, corpus):
+    _, vectors = corpus
+
+    def answers():
+        with Datastore.open(store) as opened:
+            hits = opened.search(vectors=vectors[:20], k=15, recall=1.0, where="group < 5")
+            found = [[(hit.passage, round(hit.score, 5)) for hit in one] for one in hits]
+            return found, opened.facets(["color", "group"]), opened.count("color = 'red'"), opened.count()
+
+    before = answers()
+    compact(store)
+    assert answers() == before
+
+
+def test_it_ends_the_same_however_the_segments_came_about(tmp_path, store, corpus):
+    write, _ = corpus
+    delete(store, where="group = 4")
+    compact(store)
+    first = content(store)
+    delete(store, ids=["d0"])
+    add(store, [write("again", [0])])
+    delete(store, ids=["d0"])
+    compact(store)
+    delete_first = content(store)
+    assert first != delete_first
+    assert compact(store).unchanged
+    assert content(store) == delete_first
+
+
+def test_the_account_of_all_segments_is_kept(store):
+    with Datastore.open(store) as opened:
+        before = [line["name"] for ledger in opened.ledgers() for line in ledger["sources"]]
+    compact(store)
+    with Datastore.open(store) as opened:
+        (ledger,) = opened.ledgers()
+    assert [line["name"] for line in ledger["sources"]] == before
+    assert ledger["passages"] == read_manifest(store).passages
+    assert ledger["dropped"] > 0
+
+
+def test_an_open_store_is_searched_on_while_it_is_compacted(store, corpus):
+    _, vectors = corpus
+    failures, done = [], threading.Event()
+    with Datastore.open(store) as old:
+        expected = [hit.passage.id for hit in old.search(vectors=vectors[5], k=9, recall=1.0)]
+
+        def search():
+            while not done.is_set():
+                found = [hit.passage.id for hit in old.search(vectors=vectors[5], k=9, recall=1.0)]
+                if found != expected or old.get("d5#0").id != "d5#0":
+                    failures.append(found)
+
+        thread = threading.Thread(target=search)
+        thread.start()
+        compact(store)
+        done.set()
+        thread.join()
+        search()
+    assert failures == []
+
+
+def test_a_store_of_which_nothing_is_left_is_empty(store, corpus):
+    write, vectors = corpus
+    delete(store, where="document_id IS NOT NULL")
+    assert compact(store).passages == 0
+    assert list((store / "segments").iterdir()) == []
+    with Datastore.open(store) as opened:
+        assert (opened.count(), opened.search(vectors=vectors[0], k=3)) == (0, [])
+        assert opened.describe()["segments"] == []
+    assert verify(store) == []
+    assert compact(store).unchanged
+    assert add(store, [write("first", range(10))]).total_documents == 10
+
+
+class TestStopped:
+    @pytest.fixture(autouse=True)
+    def only_one_kind(self, pristine):
+        if pristine[1]["index.kind"] != "flat":
+            pytest.skip("the index makes no difference")
+
+    @pytest.fixture
+    def answers(self, store):
+        def ask():
+            with Datastore.open(store, verify=True) as opened:
+                return opened.count(), opened.facets(["group"]), opened.get("d8#0")
+
+        return ask
+
+    @pytest.mark.parametrize("change", ["compact", "delete", "add"])
+    def test_a_full_disk_says_so_and_the_old_store_stays(self, store, corpus, answers, monkeypatch, change):
+        write, _ = corpus
+        path = write("more", range(3, 4))
+        changes = {
+            "compact": lambda: compact(store),
+            "delete": lambda: delete(store, ids=["d9"]),
+            "add": lambda: add(store, [path]),
+        }
+        before, manifest = answers(), (store / "manifest.json").read_bytes()
+        flush, failed = os.fsync, 0
+        for number in itertools.count(1):
+            calls = itertools.count(1)
+
+            def full(descriptor, calls=calls, number=number):
+                if next(calls) == number:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                flush(descriptor)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", full)
+                try:
+                    changes[change]()
+                    break
+                except BuildError as error:
+                    failed += "no space left on the disk" in str(error)
+            if (store / "manifest.json").read_bytes() != manifest:
+                break  # the flush after the manifest took its place
+            assert answers() == before
+        assert failed > 1
+        assert verify(store) == []
+
+    @pytest.mark.parametrize(
+        ("change", "points"),
+        [("compact", (4, 10, 11, 20)), ("delete", (8, 10, 11)), ("replace", (30, 45, 56, 64))],
+        ids=["compact", "delete", "replace"],
+    )
+    def test_killed_while_it_writes_there_is_one_store_or_the_other(
+        self, tmp_path, store, corpus, answers, change, points
+    ):
+        write, _ = corpus
+        path = write("replaced", [8, 9, 10])
+        before, manifest = answers(), (store / "manifest.json").read_bytes()
+        code = (
+            "import os, signal, sys\n"
+            "from pathlib import Path\n"
+            "from compactds.indexer.adding import add\n"
+            "from compactds.indexer.compacting import compact\n"
+            "from compactds.indexer.deleting import delete\n"
+            "left, store = int(sys.argv[1]), Path(sys.argv[2])\n"
+            "def watch(event, arguments):\n"
+            "    global left\n"
+            "    if event in ('os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'shutil.rmtree'):\n"
+            "        left -= 1\n"
+            "        if left == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "sys.addaudithook(watch)\n"
+            "{'compact': lambda: compact(store), 'delete': lambda: delete(store, ids=['d9']),\n"
+            " 'replace': lambda: add(store, [sys.argv[4]], replace=True)}[sys.argv[3]]()\n"
+        )
+        killed, seen = 0, set()
+        for point in points:
+            shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+            shutil.copytree(store, tmp_path / "copy", copy_function=os.link)
+            (tmp_path / "copy" / ".build.lock").unlink(missing_ok=True)
+            arguments = [sys.executable, "-c", code, str(point), str(tmp_path / "copy"), change, path]
+            done = subprocess.run(arguments, check=False, capture_output=True, timeout=120)
+            killed += done.returncode == -signal.SIGKILL
+            assert done.returncode in (0, -signal.SIGKILL), done.stderr
+            assert verify(tmp_path / "copy") == []
+            seen.add((tmp_path / "copy" / "manifest.json").read_bytes() == manifest)
+            compact(tmp_path / "copy")
+            assert verify(tmp_path / "copy") == []
+            names = {found.name for found in (tmp_path / "copy").iterdir()}
+            assert names <= {"manifest.json", "segments", "deletions", ".build.lock", ".build"}
+        assert killed >= 2
+        assert seen == {True, False}
+        assert answers() == before
+
+
+class TestWrongUse:
+    def test_there_has_to_be_a_store(self, tmp_path):
+        with pytest.raises(StoreNotFoundError):
+            compact(tmp_path / "none")
+        assert not (tmp_path / "none").exists()
+
+    def test_two_writers_do_not_meet(self, store):
+        with locked(store), pytest.raises(StoreBusyError):
+            compact(store)
+
+    def test_a_budget_too_small_is_told_first(self, store):
+        with pytest.raises(BudgetError):
+            compact(store, memory_bytes=10)
+        assert len(read_manifest(store).segments) == 3
+
+    @pytest.mark.parametrize("name", ["exact.f16", "passages.arrow", "attributes.parquet"])
+    def test_damage_is_told_and_not_copied(self, store, name):
+        path = store / "segments" / read_manifest(store).segments[1].name / name
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.unlink()
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedStoreError, match=name):
+            compact(store)
+        assert len(read_manifest(store).segments) == 3
