@@ -12,6 +12,7 @@ from benchmarks.fanns.cases import UNFILTERED, Bucket, Problem
 from benchmarks.peers.launch import PeerError, Process
 
 UNFILTERED_EVERY = 10  # buckets between two turns of the unfiltered queries
+UNFILTERED_QUERIES = 10  # asked in such a turn
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ def ask_once(system: System, problem: Problem) -> None:
     order = [number for numbers in buckets.values() for number in numbers]
     for setting in system.settings:
         reply = system.process.tell(
-            "ask_cases", setting=setting, numbers=order, repeats=1, warm_up=True, answers=True
+            "ask_cases", setting=setting, numbers=order, repeats=1, warm_up=False, answers=True
         )
         answered = dict(
             zip(order, zip(reply["rows"], reply["seconds"], reply["plans"], strict=True), strict=True)
@@ -106,12 +107,13 @@ def take_rounds(
     *,
     rounds: int,
     repeats: int,
+    timed: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Time the chosen settings of all systems bucket by bucket, in another order in every round.
+    """Time the chosen settings of all systems on the first `timed` cases of each bucket.
 
-    The unfiltered queries come again and again within a round, so that what they are compared with is
-    measured at the same time.
+    Buckets and systems come in another order in every round. The unfiltered queries come again and again
+    within a round, so that what they are compared with is measured at the same time.
     """
     buckets = numbers_by_bucket(problem)
     filtered = [bucket for bucket in buckets if bucket != UNFILTERED]
@@ -122,9 +124,10 @@ def take_rounds(
         for place in range(0, len(order), UNFILTERED_EVERY):
             for bucket in (UNFILTERED, *order[place : place + UNFILTERED_EVERY]):
                 turns = [(system, one) for system in systems for one in chosen(system, bucket)]
-                numbers = buckets[bucket]
-                if bucket == UNFILTERED:  # as many as a bucket has, others each time
-                    numbers = draw.sample(numbers, min(len(numbers), 10))
+                numbers = buckets[bucket][:timed]
+                if bucket == UNFILTERED:  # others each time
+                    some = min(len(buckets[bucket]), UNFILTERED_QUERIES)
+                    numbers = draw.sample(buckets[bucket], some)
                 for system, one in draw.sample(turns, len(turns)):
                     time_turn(system, one, numbers, repeats)
 
