@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -33,7 +33,9 @@ from benchmarks.builds import content, finish
 from compactds.datastore.encoders import Encoder, EncoderOptions, Vectors, load_encoder
 from compactds.datastore.encoders.sentence_transformer import SentenceTransformerEncoder
 from compactds.indexer.documents import Document
+from compactds.indexer.encoding import encode_texts
 from compactds.indexer.passages import PassageOptions, Passager
+from compactds.indexer.progress import LoggedProgress
 
 BATCH_SIZE = 32  # what sentence-transformers takes, unless it is told otherwise
 PASSAGES_PER_SHARD = 2048
@@ -77,10 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show(("passages", "peak RAM, MiB", "times the first"), map(memory_cells, rows))
     elif options.rebuild:
         rows = [rebuild_row(options.corpus, options.model, options.passages, options.stores)]
-        show(
-            ("passages", "first build, s", "rebuild, s", "times as fast", "same store"),
-            map(rebuild_cells, rows),
-        )
+        heads = ("passages", "first build, s (CPU)", "rebuild, s (CPU)", "times (CPU)", "same store")
+        show(heads, map(rebuild_cells, rows))
     else:
         rows = throughput_rows(options.corpus, options.model, options.passages, options.rounds)
         heads = ("way", "passages/s", "CPU s a passage", "times (CPU)", "mean cosine", "least cosine")
@@ -104,8 +104,7 @@ def throughput_rows(corpus: Path, model: str, count: int, rounds: int) -> list[d
     texts = list(islice(passages(corpus, encoder), count))
     if len(texts) < count:
         raise SystemExit(f"{corpus} holds {len(texts):,} passages only")
-    plain = plain_encode(encoder)
-    ways = {"sentence-transformers, float32": plain, "compactds": in_shards(encoder)}
+    ways = {"sentence-transformers, float32": plain_encode(encoder), "compactds": in_shards(encoder)}
     for encode in ways.values():  # what is prepared once is not measured
         encode(texts[:: max(1, count // 64)])
     found: dict[str, Vectors] = {}
@@ -154,9 +153,6 @@ def plain_encode(encoder: SentenceTransformerEncoder) -> Callable[[list[str]], V
 
 def in_shards(encoder: Encoder) -> Callable[[list[str]], Vectors]:
     """Return what a build does: sort a shard by length, and hand its passages over by the hundreds."""
-    from compactds.indexer.encoding import encode_texts
-    from compactds.indexer.progress import LoggedProgress
-
     return lambda texts: np.concatenate(
         [
             encode_texts(encoder, texts[start : start + PASSAGES_PER_SHARD], LoggedProgress())
@@ -203,8 +199,7 @@ def encode_all(corpus: Path, model: str, count: int) -> dict[str, Any]:
 def passages(corpus: Path, encoder: Encoder, *, shuffled: bool = True) -> Iterator[str]:
     """Yield the passages of a corpus as a build encodes them, by default of documents in random order."""
     passager = Passager(PassageOptions(), [encoder])
-    opened = gzip.open if corpus.suffix == ".gz" else open
-    with opened(corpus, "rt", encoding="utf-8") as file:
+    with opened(corpus) as file:
         lines: Iterator[str] | list[str] = (line for line in file if line.strip())
         if shuffled:
             lines = list(lines)
@@ -213,6 +208,13 @@ def passages(corpus: Path, encoder: Encoder, *, shuffled: bool = True) -> Iterat
             document = document_of(line)
             for span in passager.split(document):
                 yield passager.encoded_text(document.title, document.text[span.start : span.end])
+
+
+def opened(corpus: Path) -> IO[str]:
+    """Open a file of lines, gzipped or not."""
+    return (
+        gzip.open(corpus, "rt", encoding="utf-8") if corpus.suffix == ".gz" else corpus.open(encoding="utf-8")
+    )
 
 
 def document_of(line: str) -> Document:
@@ -228,8 +230,7 @@ def rebuild_row(corpus: Path, model: str, count: int, stores: Path) -> dict[str,
     shutil.rmtree(cache, ignore_errors=True)
     write_part(corpus, part, count)
     results, contents = [], []
-    for name in ("first", "again"):
-        out = stores / f"rebuild-{name}"
+    for out in (stores / "rebuild-first", stores / "rebuild-again"):
         shutil.rmtree(out, ignore_errors=True)
         wall, cpu = time.perf_counter(), children_cpu_s()
         result = finish(command(part, model, out, cache))
@@ -248,8 +249,7 @@ def rebuild_row(corpus: Path, model: str, count: int, stores: Path) -> dict[str,
 
 def children_cpu_s() -> float:
     """Return the CPU time of the processes that were started here and have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def command(corpus: Path, model: str, out: Path, cache: Path) -> list[str]:
@@ -261,8 +261,7 @@ def write_part(corpus: Path, part: Path, count: int) -> None:
     """Write the first documents of a corpus that make about so many passages."""
     encoder = load_encoder(EncoderOptions(model="minilm"))
     passager = Passager(PassageOptions(), [encoder])
-    opened = gzip.open if corpus.suffix == ".gz" else open
-    with opened(corpus, "rt", encoding="utf-8") as file, part.open("w", encoding="utf-8") as out:
+    with opened(corpus) as file, part.open("w", encoding="utf-8") as out:
         for line in file:
             if count <= 0:
                 break
@@ -300,7 +299,3 @@ def rebuild_cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"({row['first_cpu_seconds'] / row['again_cpu_seconds']:.1f})",
         "yes" if row["same_store"] else "NO",
     )
-
-
-if __name__ == "__main__":
-    main()
