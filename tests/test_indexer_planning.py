@@ -1,0 +1,158 @@
+"""A plan counts what can be counted, estimates the rest from a sample, and says which is which."""
+
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from compactds.configs.recipe import recipe_for
+from compactds.datastore.ann.choose import BudgetError
+from compactds.datastore.errors import VectorError
+from compactds.indexer import counting
+from compactds.indexer.build import build
+from compactds.indexer.counting import count_records
+from compactds.indexer.errors import BuildError, EmptyCorpusError, SourceError
+from compactds.indexer.pipeline import source_options
+from compactds.indexer.planning import plan_build, sample_corpus, sampled_vectors
+from compactds.indexer.sources import list_input_files
+
+LINES = [json.dumps({"id": str(n), "text": f"light of star {n} " * 20}) + "\n" for n in range(400)]
+
+
+def count(path, **overrides):
+    (options,) = source_options(recipe_for([str(path)], overrides))
+    return count_records(options, list_input_files(options))
+
+
+class TestCounting:
+    @pytest.mark.parametrize(("name", "compress"), [("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress)])
+    def test_lines_of_small_files_are_counted(self, tmp_path, name, compress):
+        (tmp_path / name).write_bytes(compress("".join(LINES).encode()))
+        found = count(tmp_path / name)
+        assert (found.records, found.counted) == (400, True)
+
+    def test_a_last_line_without_an_end_counts(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("".join(LINES).rstrip("\n"))
+        assert count(tmp_path / "a.jsonl").records == 400
+
+    def test_those_of_large_files_are_estimated(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(counting, "HEAD_BYTES", 20_000)
+        monkeypatch.setattr(counting, "_READ_BYTES", 5_000)
+        (tmp_path / "a.jsonl").write_text("".join(LINES))
+        found = count(tmp_path / "a.jsonl")
+        assert not found.counted
+        assert found.records == pytest.approx(400, rel=0.05)
+
+    def test_of_many_files_some_are_looked_at(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(counting, "LOOKED_AT_FILES", 3)
+        for number in range(10):
+            (tmp_path / f"{number}.jsonl").write_text("".join(LINES[:40]))
+        found = count(tmp_path)
+        assert not found.counted
+        assert found.records == pytest.approx(400, rel=0.05)
+
+    def test_rows_and_files_are_counted_and_values_with_line_ends_are_not(self, tmp_path):
+        (tmp_path / "a.txt").write_text("light")
+        (tmp_path / "b.md").write_text("star")
+        (tmp_path / "c.json").write_text(json.dumps([{"text": "x"}] * 7))
+        pq.write_table(pa.table({"text": ["x"] * 50}), tmp_path / "d.parquet")
+        found = count(tmp_path)
+        assert (found.records, found.counted) == (59, True)
+        (tmp_path / "e.csv").write_text("id,text\n1,a\n2,b\n")
+        found = count(tmp_path)
+        assert (found.records, found.counted) == (61, False)
+
+    def test_a_limit_is_kept(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("".join(LINES))
+        assert count(tmp_path / "a.jsonl", **{"sources.max_documents": 30}).records == 30
+
+    def test_a_dataset_of_the_hub_needs_a_limit(self):
+        recipe = recipe_for(["hf:owner/name"])
+        (options,) = source_options(recipe)
+        with pytest.raises(BuildError, match="not known before it is read"):
+            count_records(options, [])
+        (options,) = source_options(recipe_for(["hf:owner/name"], {"sources.max_documents": 9}))
+        assert count_records(options, []).records == 9
+
+    def test_damaged_files_are_told(self, tmp_path):
+        (tmp_path / "a.parquet").write_bytes(b"no table")
+        (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
+        for name in ("a.parquet", "b.jsonl.gz"):
+            with pytest.raises(SourceError, match=name):
+                count(tmp_path / name)
+
+
+@pytest.fixture
+def given(tmp_path):
+    """Twelve hundred records with vectors of their own."""
+    (tmp_path / "r.jsonl").write_text("".join((LINES * 3)[:1200]).replace('"id"', '"number"'))
+    draw = np.random.default_rng(0).standard_normal((1_200, 8)).astype(np.float32)
+    np.save(tmp_path / "v.npy", draw)
+    return recipe_for([str(tmp_path / "r.jsonl")], {"vectors": str(tmp_path / "v.npy")})
+
+
+class TestPlans:
+    def test_vectors_say_exactly_how_many_there_are(self, given):
+        planned = plan_build(given)
+        assert planned.corpus.counted
+        assert (planned.corpus.records, planned.dimension, planned.index.kind) == (1_200, 8, "flat")
+        assert sampled_vectors(given).shape == (1_200, 8)
+
+    def test_a_field_of_vectors_gives_the_dimension(self, tmp_path):
+        lines = [json.dumps({"id": str(n), "text": "x", "v": [1.0, n, 2.0]}) + "\n" for n in range(9)]
+        (tmp_path / "r.jsonl").write_text("".join(lines))
+        recipe = recipe_for([str(tmp_path / "r.jsonl")], {"sources.vector": "v"})
+        planned = plan_build(recipe)
+        assert (planned.corpus.passages, planned.corpus.exact, planned.dimension) == (9, True, 3)
+        assert sampled_vectors(recipe) is None
+
+    def test_a_plan_foretells_passages_and_bytes_of_the_build(self, tmp_path, tiny_model):
+        draw = np.random.default_rng(5)
+        words = ["light", "of", "star", "sun", "moon", "planet", "orbit", "gravity", "mass", "cell", "blood"]
+        with (tmp_path / "r.jsonl").open("w") as file:
+            for number in range(900):
+                text = " ".join(draw.choice(words, 40 + number % 90)) + "."
+                file.write(json.dumps({"id": str(number), "text": text}) + "\n")
+        recipe = recipe_for(
+            [str(tmp_path / "r.jsonl")], {"encoder": {"model": str(tiny_model)}, "passages.words": 20}
+        )
+        planned = plan_build(recipe)
+        assert planned.corpus.records == 900
+        assert not planned.corpus.exact
+        assert planned.dimension == 16
+        assert planned.encoders.passages_per_s > 0
+        assert planned.encoders.dimensions == (16,)
+        result = build(recipe, tmp_path / "store")
+        assert planned.corpus.passages == pytest.approx(result.passages, rel=0.1)
+        actual = result.bytes_per_passage * result.passages
+        assert planned.disk_bytes == pytest.approx(actual, rel=0.25)
+
+    def test_filters_count(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("".join(LINES))
+        recipe = recipe_for([str(tmp_path / "a.jsonl")])
+        filtered = recipe.model_validate(
+            {**recipe.model_dump(), "filters": [{"filter": "sample", "share": 0.25}]}
+        )
+        assert sample_corpus(filtered).passages < 0.5 * sample_corpus(recipe).passages
+
+    def test_nothing_left_is_told(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("".join(LINES))
+        recipe = recipe_for([str(tmp_path / "a.jsonl")])
+        nothing = recipe.model_validate(
+            {**recipe.model_dump(), "filters": [{"filter": "length", "min_words": 10_000}]}
+        )
+        with pytest.raises(EmptyCorpusError):
+            sample_corpus(nothing)
+
+    def test_a_budget_too_small_says_what_would_do(self, given):
+        small = given.model_validate({**given.model_dump(), "index": {"memory": "1kB"}})
+        with pytest.raises(BudgetError, match="Give at least"):
+            plan_build(small)
+
+    def test_vectors_that_are_not_there_are_told(self, given, tmp_path):
+        (tmp_path / "v.npy").unlink()
+        with pytest.raises(VectorError, match=r"v\.npy"):
+            plan_build(given)
