@@ -40,7 +40,7 @@ ROWS_PER_GROUP = 65_536
 
 _LEAST_COLUMNS_BYTES = 64 * 1024 * 1024
 _LEAST_CACHE_BYTES = 32 * 1024 * 1024
-_LARGEST_KEY_BYTES = 16_384
+_LARGEST_KEY_BYTES = 256 << 10
 """Expressions larger than this, long lists say, are not kept as keys of the cache."""
 
 MOST_READS = 64

@@ -32,6 +32,8 @@ class Plan:
     - open: the index proposes without regard to the filter, which is applied to more candidates
 
     `most_rows` is where a walk costs more than scoring every allowed row, which is then done instead.
+    `instead` is what is done for queries of which fewer than its own candidates passed the filter in the
+    end: the filter excludes rows just where such a query looks.
     """
 
     name: PlanName
@@ -39,6 +41,7 @@ class Plan:
     effort: int
     predicted_us: float
     most_rows: float | None = None
+    instead: "Plan | None" = None
 
 
 def choose_plan(
@@ -98,7 +101,8 @@ def _filtered(
     if share >= OPEN_FROM_SHARE:
         more = min(rows, int(OPEN_SPARE * wanted / share) + 1)
         proposing_us = costs.query_us + worth * costs.code_us + (more - wanted) * costs.row_us
-        plans.append(Plan("open", more, effort, proposing_us + scoring_us))
+        instead = plans[0] if plans else None
+        plans.append(Plan("open", more, effort, proposing_us + scoring_us, instead=instead))
     return plans
 
 

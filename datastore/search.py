@@ -96,7 +96,13 @@ def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Bitmap | Non
     kept = rows != NO_ROW
     kept[kept] = allowed.mask()[rows[kept]]
     rows[~kept] = NO_ROW
-    return np.take_along_axis(rows, np.argsort(~kept, axis=1, kind="stable"), axis=1)
+    rows = np.take_along_axis(rows, np.argsort(~kept, axis=1, kind="stable"), axis=1)
+    if plan.instead is not None:
+        wanted = min(plan.instead.candidates, rows.shape[1])
+        for place in np.flatnonzero(kept.sum(axis=1) < wanted):
+            rows[place] = NO_ROW
+            (rows[place, :wanted],) = propose(index, queries[place : place + 1], plan.instead, allowed)
+    return rows
 
 
 def complete(

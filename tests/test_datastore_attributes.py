@@ -135,7 +135,7 @@ def test_repeated_expressions_and_their_conjuncts_come_from_the_cache(attributes
     source.rows((year == 1990) & (venue == "venue 2"))
     source.rows(venue == "venue 2")
     assert len(tested) == 3
-    long = venue.isin([f"venue {number}" for number in range(300)])
+    long = venue.isin([f"venue {number}" for number in range(30_000)])
     for _ in range(2):
         source.rows(long)
     assert len(tested) == 5

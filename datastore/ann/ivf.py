@@ -140,21 +140,21 @@ class IvfIndex:
         rows = np.full((len(rotated), count), NO_ROW, np.int64)
         known = self.list_map()
         counts = known.counts(allowed)
-        selector = faiss.IDSelectorBitmap(allowed.bits)
+        parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bits))
         for place, walked in enumerate(self._walks(rotated, effort, allowed, known, counts)):
             if not len(walked.lists) or (most_rows is not None and walked.rows > most_rows):
                 continue
-            distances = np.zeros(len(walked.lists), np.float32)
+            parameters.nprobe = len(walked.lists)
             self.ivf.search_preassigned_c(
                 1,
                 faiss.swig_ptr(rotated[place]),
                 count,
                 faiss.swig_ptr(walked.lists),
-                faiss.swig_ptr(distances),
+                faiss.swig_ptr(np.zeros(len(walked.lists), np.float32)),
                 faiss.swig_ptr(scores[place]),
                 faiss.swig_ptr(rows[place]),
                 False,
-                faiss.SearchParametersIVF(nprobe=len(walked.lists), sel=selector),
+                parameters,
             )
         return scores, rows
 
@@ -164,19 +164,25 @@ class IvfIndex:
         """Yield how far each query's walk goes; the lists are ranked no further than most walks go."""
         worth = self.worth(effort)
         share = allowed.count / max(1, allowed.length)
-        ranked = expected_rows(worth, share, self.rows) * self.lists / max(1, self.rows) * SPARE_LISTS
-        ranked = min(self.lists, int(ranked) + 8)
-        everywhere = np.arange(self.lists)
-        _, nearest = self.ivf.quantizer.search(rotated, ranked)
-        for place, lists in enumerate(nearest):
-            walked = walk(lists[lists != NO_ROW], counts, known.sizes, worth)
+        met = expected_rows(worth, share, self.rows)
+        ranked = min(self.lists, int(SPARE_LISTS * met * self.lists / max(1, self.rows)) + 8)
+        for place, lists in enumerate(self._nearest_lists(rotated, ranked)):
+            walked = walk(lists, counts, known.sizes, worth)
             if walked is None and ranked < self.lists:
-                _, (lists,) = self.ivf.quantizer.search(rotated[place : place + 1], self.lists)
-                walked = walk(lists[lists != NO_ROW], counts, known.sizes, worth)
+                (lists,) = self._nearest_lists(rotated[place : place + 1], self.lists)
+                walked = walk(lists, counts, known.sizes, worth)
             if walked is None:
-                lists = everywhere[counts.allowed > 0] if counts.exact else everywhere
+                lists = np.flatnonzero(counts.allowed) if counts.exact else np.arange(self.lists)
                 walked = Walk(lists, float(known.sizes[lists].sum()))
             yield walked
+
+    def _nearest_lists(self, rotated: Vectors, count: int) -> list[Rows]:
+        """Return the `count` lists nearest to each query, nearest first, as far as they can be told."""
+        scores = np.empty((len(rotated), count), np.float32)
+        lists = np.empty((len(rotated), count), np.int64)
+        pointers = faiss.swig_ptr(rotated), count, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
+        self.ivf.quantizer.search_c(len(rotated), *pointers)
+        return [few if few[-1] != NO_ROW else few[few != NO_ROW] for few in lists]
 
     def worth(self, effort: int) -> float:
         """Return how many rows a search of this effort meets without a filter."""
