@@ -69,7 +69,7 @@ def test_tabs_part_ids_from_questions_and_plain_lines_are_questions(written):
 
 
 def test_a_folder_is_read_in_the_order_of_names_and_files_may_be_gzipped(written):
-    written("set/b.jsonl.gz", gzip.compress(b'{"question": "Third?"}'))
+    written("set/b.jsonl.gz", gzip.compress(b'{"question": "Third?"}', mtime=0))
     written("set/a.csv", "First?,a,b,A\nSecond?,a,b,B\n")
     written("set/sub/c.JSONL", '{"question": "Fourth?"}')
     written("set/README.md", "no question")
@@ -108,7 +108,7 @@ def test_of_a_retrieval_collection_only_the_queries_are_read(written):
         ("q.tsv", "Why?\n", "line 1, has no tab"),
         ("q.txt", b"\xff\xfe", "cannot be read"),
         ("q.jsonl.gz", b"no gzip", "cannot be read"),
-        ("q.jsonl.gz", gzip.compress(b'{"question": "Why?"}' * 99)[:-9], "cannot be read"),
+        ("q.jsonl.gz", gzip.compress(b'{"question": "Why?"}' * 99, mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_files_without_questions_say_where_and_why(written, name, content, message):
