@@ -30,9 +30,7 @@ def compact(
     elif result.unchanged:
         say(f"{store} is compact already: {result.passages:,} passages, nothing deleted")
     else:
-        say(
-            f"{store}: {result.segments} segments made one, {result.dropped:,} deleted passages dropped",
-            bold=True,
-        )
+        merged = "1 segment" if result.segments == 1 else f"{result.segments} segments became one"
+        say(f"{store}: {merged}, {result.dropped:,} deleted passages dropped", bold=True)
         sizes = f"{format_bytes(result.bytes_before)} became {format_bytes(result.bytes_after)}"
         say(f"{result.documents:,} documents, {result.passages:,} passages, {result.index} index; {sizes}")

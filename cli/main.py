@@ -10,6 +10,7 @@ from compactds.cli.command import command
 from compactds.cli.compact import compact
 from compactds.cli.delete import delete
 from compactds.cli.demo import demo
+from compactds.cli.diff import diff
 from compactds.cli.doctor import doctor
 from compactds.cli.evaluate import evaluate
 from compactds.cli.inspect import inspect
@@ -26,7 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (demo, build, add, delete, compact, search, serve, evaluate, inspect, tune, verify, doctor):
+_SUBCOMMANDS = (
+    *(demo, build, add, delete, compact, diff),
+    *(search, serve, evaluate, inspect, tune, verify, doctor),
+)
+for subcommand in _SUBCOMMANDS:
     app.command()(command(subcommand))
 
 

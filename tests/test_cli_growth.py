@@ -1,0 +1,114 @@
+"""The commands that change and compare stores print what they did, and exit as documented."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from compactds.cli.main import app
+from compactds.configs.recipe import recipe_for
+from compactds.indexer.build import build
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    write(tmp_path / "first.jsonl", range(10))
+    build(recipe_for([str(tmp_path / "first.jsonl")], {"sources.vector": "vector"}), tmp_path / "store")
+    return tmp_path / "store"
+
+
+def write(path, numbers, **more):
+    rows = [
+        {
+            "id": f"d{number}",
+            "text": f"words {number}",
+            "vector": [number + 1, 1],
+            "group": number % 2,
+            **more,
+        }
+        for number in numbers
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_add_says_what_the_store_holds_now(store, tmp_path):
+    done = run("add", store, write(tmp_path / "more.jsonl", range(10, 13)))
+    assert done.exit_code == 0, done.output
+    assert "added 3 documents, 3 passages" in done.output
+    assert "13 documents, 13 passages, 2 segments" in done.output
+    done = run("add", store, write(tmp_path / "more.jsonl", range(12, 14)), "--replace", "--json")
+    answer = json.loads(done.stdout)
+    assert (answer["documents"], answer["replaced"], answer["total_documents"]) == (2, 1, 14)
+    done = run("add", store, write(tmp_path / "more.jsonl", range(3, 4)), "--replace")
+    assert "1 documents replaced" in done.output
+
+
+def test_add_refuses_what_is_held_and_what_makes_no_sense(store, tmp_path):
+    done = run("add", store, write(tmp_path / "more.jsonl", range(3, 5)))
+    assert done.exit_code == 1
+    assert "'d3', 'd4'" in done.output
+    assert "--replace" in done.output
+    assert run("add", store).exit_code == 2
+    assert run("add", store, "x.jsonl", "--attribute", "year").exit_code == 2
+    assert run("add", tmp_path / "none", "x.jsonl").exit_code == 1
+
+
+def test_delete_by_id_and_by_condition(store):
+    assert "deleted 2 documents" in run("delete", store, "--id", "d1", "--id", "d2").output
+    done = run("delete", store, "--where", "group = 1", "--dry-run")
+    assert "would delete 4 documents, 4 passages; 4 are left" in done.output
+    answer = json.loads(run("delete", store, "--where", '{"group": 1}', "--json").stdout)
+    assert (answer["documents"], answer["left"], answer["dry_run"]) == (4, 4, False)
+    done = run("delete", store, "--id", "d4", "--id", "d1", "--ignore-missing")
+    assert "not in the store: d1" in done.output
+    assert "70% of the passages on disk" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), 2),
+        (("--id", "d1", "--where", "group = 1"), 2),
+        (("--where", "grup = 1"), 2),
+        (("--where", "{"), 2),
+        (("--id", "x"), 1),
+    ],
+)
+def test_delete_refuses_what_makes_no_sense(store, arguments, code):
+    assert run("delete", store, *arguments).exit_code == code
+
+
+def test_compact_says_what_it_did(store):
+    assert "compact already" in run("compact", store).output
+    run("delete", store, "--id", "d1")
+    done = run("compact", store)
+    assert "1 segment, 1 deleted passages dropped" in done.output
+    run("delete", store, "--id", "d2")
+    assert json.loads(run("compact", store, "--json", "--memory", "1MB").stdout)["dropped"] == 1
+    assert run("compact", store.parent / "none").exit_code == 1
+    assert run("compact", store, "--memory", "much").exit_code == 2
+
+
+def test_diff_says_what_differs(store, tmp_path):
+    assert "no differences: 10 documents" in run("diff", store, store).output
+    write(tmp_path / "other.jsonl", range(2, 12), color="red")
+    build(recipe_for([str(tmp_path / "other.jsonl")], {"sources.vector": "vector"}), tmp_path / "other")
+    done = run("diff", store, tmp_path / "other", "--examples", "1")
+    assert done.exit_code == 0
+    assert "2 only in A" in done.output
+    assert ": d0, …" in done.output
+    assert "color: differs in 8 documents" in done.output
+    assert "schema.color: none in A, string in B" in done.output
+    answer = json.loads(run("diff", store, tmp_path / "other", "--json").stdout)
+    assert (answer["equal"], answer["only_in_second"]["count"]) == (False, 2)
+    assert run("diff", store, tmp_path / "none").exit_code == 1
