@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.fanns.cases import UNFILTERED, Bucket, Problem
-from benchmarks.peers.launch import PeerError, Process
+from benchmarks.peers.launch import Process
 
 UNFILTERED_EVERY = 10  # buckets between two turns of the unfiltered queries
 UNFILTERED_QUERIES = 10  # asked in such a turn
@@ -148,11 +148,9 @@ def time_filters(system: System, problem: Problem, repeats: int) -> None:
     for bucket, numbers in numbers_by_bucket(problem).items():
         if bucket == UNFILTERED:
             continue
-        try:
-            reply = system.process.tell("time_filters", numbers=numbers, repeats=repeats)
-        except PeerError:
+        parts = system.process.tell("time_filters", numbers=numbers, repeats=repeats)["times"]
+        if not parts:
             return
-        parts = reply["times"]
         system.filter_ms[bucket] = {
             name: statistics.median(part[name] for part in parts) for name in parts[0]
         }

@@ -51,6 +51,7 @@ def regret(system: System, bucket: Bucket, recall: float) -> float | None:
 def summary(ours: System, recall: float) -> str:
     """Return what must hold, in a table: the mean and the worst bucket."""
     buckets = filtered(ours)
+    failures = [failure for bucket in ours.measured for failure in planned(ours, bucket).failed]
     whole = planned(ours, UNFILTERED)
     recalls = {bucket: planned(ours, bucket).recall for bucket in buckets}
     exact = [planned(ours, b).recall for b in buckets if set(planned(ours, b).plans) == {"exact"}]
@@ -71,6 +72,7 @@ def summary(ours: System, recall: float) -> str:
             f"{min(exact, default=math.nan):.4f}",
             "",
         ),
+        ("queries that failed", f"{len(failures)}", "", failures[0] if failures else ""),
         (
             "rows returned that are not allowed",
             f"{sum(planned(ours, b).disallowed for b in buckets)}",
@@ -240,10 +242,18 @@ def peers(ours: System, others: Sequence[System], recall: float) -> str:
                 f"{min(ratios):.2f}" if ratios else "",
                 f"{sum(ahead for _, ahead, _ in compared.values())}",
                 f"{sum(not ahead for _, ahead, _ in compared.values())}",
+                f"{sum(one is None for one, _, _ in compared.values())}",
             )
         )
     heads = ("system", "reaches it in", "recall@10", "worst", "unfiltered, p50 ms")
-    return table((*heads, "ours is × as fast, median", "least", "buckets ours is ahead", "not ahead"), rows)
+    compared_heads = (
+        "ours is × as fast, median",
+        "least",
+        "ours is ahead in",
+        "not in",
+        "cannot be asked in",
+    )
+    return table((*heads, *compared_heads), rows)
 
 
 def peers_by_selectivity(ours: System, others: Sequence[System], recall: float) -> str:
