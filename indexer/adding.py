@@ -306,6 +306,8 @@ class _Addition(BuildRun):
             schema=full_schema(assembly.attributes.fields),
             segments=(*manifest.segments, record),
             recipe=recipe,
+            predicted=None,  # of the store before
+            measured=None,
         )
         return publish(self._out, workspace.segment, changed, replaces=self._store)
 

@@ -138,7 +138,7 @@ class _Compaction:
             ledger=self._ledger(time.perf_counter() - started),
             extra_files=extra,
         )
-        changed = replace(self._manifest, segments=(record,))
+        changed = replace(self._manifest, segments=(record,), predicted=None, measured=None)
         return publish(self._store, self._folder, changed, replaces=self._manifest)
 
     def _check(self) -> None:

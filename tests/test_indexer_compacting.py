@@ -290,3 +290,28 @@ class TestWrongUse:
         with pytest.raises(DamagedStoreError, match=name):
             compact(store)
         assert len(read_manifest(store).segments) == 3
+
+
+def test_an_index_with_an_encoder_of_its_own_is_filled_from_the_texts(
+    tmp_path, records, write_jsonl, tiny_model
+):
+    first = write_jsonl(tmp_path / "first.jsonl", records[:30])
+    rest = write_jsonl(tmp_path / "rest.jsonl", records[30:])
+    changes = {
+        "encoder": {"model": f"static:{tiny_model}", "dimension": 12},
+        "exact_encoder": {"model": str(tiny_model), "dtype": "float32"},
+    }
+    build(recipe_for([str(first)], changes), tmp_path / "store")
+    assert add(tmp_path / "store", [str(rest)]).total_documents == 60
+    delete(tmp_path / "store", where="subject = 'law'")
+    answers = []
+    for _ in range(2):
+        with Datastore.open(tmp_path / "store") as opened:
+            hits = opened.search("light of the star", k=8, recall=1.0)
+            answers.append([(hit.passage.id, round(hit.score, 4)) for hit in hits])
+            assert len(opened.search("light of the star", k=8, candidates=20)) == 8
+        result = compact(tmp_path / "store")
+    assert answers[0] == answers[1]
+    assert (result.documents, result.unchanged) == (40, True)
+    assert len(read_manifest(tmp_path / "store").encoder_files) > 0
+    assert verify(tmp_path / "store") == []
