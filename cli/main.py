@@ -16,6 +16,7 @@ from compactds.cli.evaluate import evaluate
 from compactds.cli.inspect import inspect
 from compactds.cli.search import search
 from compactds.cli.serve import serve
+from compactds.cli.train_filter import train_filter
 from compactds.cli.tune import tune
 from compactds.cli.verify import verify
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _SUBCOMMANDS = (
-    *(demo, build, add, delete, compact, diff),
+    *(demo, build, add, delete, compact, diff, train_filter),
     *(search, serve, evaluate, inspect, tune, verify, doctor),
 )
 for subcommand in _SUBCOMMANDS:

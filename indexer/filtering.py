@@ -195,7 +195,12 @@ def _compiled(sources: frozenset[int], table: Mapping[str, Any]) -> CompiledStep
         return CompiledStep(sources, questions=index)
     from compactds.filters.corpus.catalogue import make_filter
 
-    made: Any = make_filter(table)
+    encode = None
+    if table["filter"] == "learned_quality" and isinstance(model := table.get("model"), str):
+        from compactds.indexer.quality_encoder import QualityEncoder
+
+        encode = QualityEncoder(Path(model))
+    made: Any = make_filter(table, encode=encode)
     if isinstance(made, Budget):
         return CompiledStep(sources)  # which is spent when all that may stay is known
     if hasattr(made, "judge"):

@@ -152,7 +152,7 @@ def test_links_lead_somewhere(page):
 def test_the_commands_that_pages_show_exist():
     for page in PAGES:
         code = "\n".join(re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
-        for name, rest in re.findall(r"^(?:\$ |\w+=\S+ )?compactds (\w+)(.*)$", code, re.MULTILINE):
+        for name, rest in re.findall(r"^(?:\$ |\w+=\S+ )?compactds (\w[\w-]*)(.*)$", code, re.MULTILINE):
             assert name in COMMANDS, f"{page.name}: compactds {name}"
             shown = set(re.findall(r"(?<!\S)(--[a-z][a-z-]*)", re.sub(r"'[^']*'|\"[^\"]*\"", "", rest)))
             assert shown <= flags(COMMANDS[name]), f"{page.name}: compactds {name}{rest}"
