@@ -193,7 +193,7 @@ def _memory(store: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if predicted is None or measured is None:
         return
     rows = [
-        (name, format_bytes(predicted[key]), format_bytes(measured[key]))
+        (name, format_bytes(predicted[key]) if predicted[key] else "-", format_bytes(measured[key]))
         for name, key in (
             ("to serve, the program included", "serving_bytes"),
             ("the program alone", "serving_base_bytes"),

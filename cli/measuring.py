@@ -7,20 +7,23 @@ what a server has.
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compactds.datastore.encoders.base import EncoderSpec
+    from compactds.datastore.encoders.base import Encoder, EncoderSpec
     from compactds.datastore.manifest import Manifest
 
 TIMEOUT_S = 600
 SEARCHED_ROWS = 64
 _IMPORTS = ("cli.serve", "server.run", "datastore", "datastore.search")
 _CHILD = "import sys; from compactds.cli.measuring import child; child(sys.argv[1:])"
+
+_kept: "list[Encoder]" = []
+"""The encoders that the measuring process has loaded: a server keeps them, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,18 @@ class ServingMemory:
     bytes: int
 
 
-def serving_memory(store: Path | None = None) -> ServingMemory | None:
-    """Return what serving a store takes, or a server without one; None where it cannot be measured."""
+def serving_memory(
+    store: Path | None = None, encoders: Sequence[Mapping[str, Any]] = ()
+) -> ServingMemory | None:
+    """Return what serving a store takes, or a server without one; None where it cannot be measured.
+
+    Without a store, `encoders` are those to load, as the options of each.
+    """
     from compactds.datastore.memory import can_measure
 
     if not can_measure():
         return None
-    arguments = [] if store is None else [str(store)]
+    arguments = ["", json.dumps(list(encoders))] if store is None else [str(store)]
     try:
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, *arguments], stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S
@@ -53,11 +61,21 @@ def child(arguments: Sequence[str]) -> None:
 
     for name in _IMPORTS:
         import_module(f"compactds.{name}")
-    manifest = _warmed_up(Path(arguments[0])) if arguments else None
+    manifest = _warmed_up(Path(arguments[0])) if arguments[0] else None
+    if manifest is None:
+        _load(json.loads(arguments[1]))
     base = held_bytes()
     opened = None if manifest is None else _search(Path(arguments[0]), manifest)
     print(json.dumps({"base_bytes": base, "bytes": held_bytes()}))
     del opened  # until here, what is open is held
+
+
+def _load(encoders: Sequence[Mapping[str, Any]]) -> None:
+    from compactds.datastore.encoders import EncoderOptions, load_encoder
+
+    for options in encoders:
+        _kept.append(load_encoder(EncoderOptions(**options)))
+        _kept[-1].encode_queries(["light"])
 
 
 def _warmed_up(store: Path) -> "Manifest":
@@ -71,7 +89,8 @@ def _warmed_up(store: Path) -> "Manifest":
     }
     for spec in specs.values():
         if spec.kind in ("sentence-transformers", "static"):
-            load_spec(spec, store_root=store).encode_queries(["light"])
+            _kept.append(load_spec(spec, store_root=store))
+            _kept[-1].encode_queries(["light"])
     return manifest
 
 

@@ -1,6 +1,8 @@
 """`compactds build --plan`: what a build will make and take; and after a build, whether that was right."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from compactds.cli.measuring import ServingMemory, serving_memory
@@ -24,10 +26,10 @@ def plan(recipe: "Recipe", workers: int) -> dict[str, Any]:
     from compactds.indexer.planning import plan_build, sampled_vectors
 
     base = _building_base_bytes()
-    with progress() as shown:
-        planned = plan_build(recipe, progress=shown)
+    with progress() as shown, TemporaryDirectory(prefix="compactds-") as folder:
+        planned = plan_build(recipe, Path(folder), progress=shown)
         shown.stage("measuring a server", None)
-        serving = serving_memory() or ServingMemory(0, 0)
+        serving = serving_memory(encoders=planned.encoders.options) or ServingMemory(0, 0)
         shown.stage("estimating recall", None)
         recall = expect_recall(
             planned.index, planned.corpus.passages, planned.dimension, sampled_vectors(recipe)
@@ -140,12 +142,15 @@ class Account:
             return
         with locked(result.path):
             manifest = read_manifest(result.path)
+            encoders = _encoders_bytes(manifest, serving)
             predicted = predict_store_memory(
                 manifest,
-                building_base_bytes=self._base_bytes + _encoders_bytes(manifest, serving),
+                building_base_bytes=self._base_bytes + (encoders or 0),
                 serving_base_bytes=serving.base_bytes,
                 workers=self._workers,
             )
+            if encoders is None:
+                predicted = replace(predicted, building_bytes=0)
             measured = MemoryRecord(serving.bytes, serving.base_bytes, self._watch.peak_bytes)
             write_manifest(result.path, replace(manifest, predicted=predicted, measured=measured))
 
@@ -159,9 +164,15 @@ def _building_base_bytes() -> int:
     return held_bytes()
 
 
-def _encoders_bytes(manifest: "Manifest", serving: ServingMemory) -> int:
-    """Return what a store's encoders take: what a server holds with them and without."""
-    if manifest.encoder.kind == "vectors":
+def _encoders_bytes(manifest: "Manifest", serving: ServingMemory) -> int | None:
+    """Return what a store's encoders take: what a server holds with them and without.
+
+    None for distilled models: distilling takes far more than serving, and only a plan measures it.
+    """
+    kinds = {manifest.encoder.kind, manifest.exact_encoder.kind}
+    if "static" in kinds:
+        return None
+    if kinds == {"vectors"}:
         return 0
     without = serving_memory()
-    return 0 if without is None else max(0, serving.base_bytes - without.base_bytes)
+    return None if without is None else max(0, serving.base_bytes - without.base_bytes)

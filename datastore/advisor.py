@@ -7,6 +7,7 @@ less. And a sample has fewer near misses than all of the vectors, so that codes 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -155,14 +156,14 @@ def measure_codes(sample: Sample) -> Iterator[CodeMeasure]:
     for size in measured_sizes(sample.vectors.shape[1]):
         yield measure_store_code(sample, size)
     for name, factory in OTHER_CODES.items():
-        yield _measure(name, sample, lambda factory=factory: _build_other(sample.vectors, factory))
+        yield _measure(name, sample, partial(_build_other, sample.vectors, factory))
 
 
 def measure_store_code(sample: Sample, code_bytes: int) -> CodeMeasure:
     """Return what the codes of `code_bytes` cost and give that a store's IVF index holds."""
     shape = code_shape(sample.vectors.shape[1], code_bytes)
     name = f"PQ 4 bits x {shape.quantisers}, learned rotation"
-    return _measure(name, sample, lambda: _build_store_index(sample.vectors, code_bytes))
+    return _measure(name, sample, partial(_build_store_index, sample.vectors, code_bytes))
 
 
 def _build_store_index(vectors: Vectors, code_bytes: int) -> tuple[float, Search]:
@@ -243,7 +244,7 @@ def _rate(search: Search, queries: Vectors) -> float:
 
     def timed(_: slice) -> list[float]:
         spent = []
-        for _ in range(TIMED_ROUNDS):
+        for _round in range(TIMED_ROUNDS):
             start = time.thread_time()
             search(queries, RERANKED[0])
             spent.append(time.thread_time() - start)

@@ -57,9 +57,9 @@ def predict_memory(
 ) -> MemoryPrediction:
     """Return what building and serving an index of `plan` take.
 
-    `building_base_bytes` and `serving_base_bytes` are measured: a process that has imported what it needs.
-    `encoder_bytes` is what the encoders take in either, measured, too. `workers` are the processes that
-    read and split, which stay until the build ends.
+    `building_base_bytes` and `serving_base_bytes` are measured: a process that has imported what it needs,
+    the latter with the encoders. `encoder_bytes` is what those take in a build, measured, too. `workers` are
+    the processes that read and split, which stay until the build ends.
     """
     helpers = WORKER_BYTES * workers if workers > 1 else 0
     stage = max(indexing_bytes(plan, rows, dimension), calibrating_bytes(plan, rows))
@@ -71,7 +71,7 @@ def predict_memory(
         "training and filling the index": stage,
     }
     return MemoryPrediction(
-        serving_bytes=serving_base_bytes + encoder_bytes + plan.ram_bytes + OPENING_BYTES,
+        serving_bytes=serving_base_bytes + plan.ram_bytes + OPENING_BYTES,
         building_bytes=sum(parts.values()),
         parts=parts,
     )

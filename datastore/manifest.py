@@ -55,7 +55,7 @@ class MemoryRecord:
 
     `serving_bytes` is the memory of a process that has opened the store and searched without a filter,
     `serving_base_bytes` of it what such a process takes without a store. `building_bytes` is the most that
-    the build's processes took together. Mapped files are not counted.
+    the build's processes took together, 0 if it was not predicted. Mapped files are not counted.
     """
 
     serving_bytes: int

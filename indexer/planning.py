@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from compactds.configs.recipe import Recipe
+from compactds.configs.recipe import EncoderConfig, Recipe
 from compactds.datastore.advisor import open_vectors, sample_rows
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, Vectors, load_encoder
+from compactds.datastore.encoders.static import StaticEncoder
 from compactds.datastore.expectation import SAMPLE_ROWS
 from compactds.datastore.lookup import ENTRY
 from compactds.datastore.memory import held_bytes
@@ -57,11 +59,15 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class EncoderCost:
-    """Hold what encoders were measured to take: memory, and passages a second; the rate is 0 without any."""
+    """Hold what encoders were measured to take: memory, and passages a second; the rate is 0 without any.
+
+    `options` load each of them again; a model distilled for the plan from the folder it was given.
+    """
 
     dimensions: tuple[int, ...]
     memory_bytes: int
     passages_per_s: float
+    options: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,12 @@ class BuildPlan:
     disk_bytes: int
 
 
-def plan_build(recipe: Recipe, *, progress: Progress | None = None) -> BuildPlan:
+def plan_build(recipe: Recipe, folder: Path, *, progress: Progress | None = None) -> BuildPlan:
     """Return what a build of `recipe` will make, from counting and sampling its sources.
 
-    Nothing is written but a temporary folder. Encoders are loaded, to count tokens with and to time.
-    Raises what a build does for sources, filters, encoders and a memory budget that is too small.
+    Nothing is written but into `folder`, where a distilled model is kept, and a temporary one. Encoders are
+    loaded, to count tokens with and to time. Raises what a build does for sources, filters, encoders and a
+    memory budget that is too small.
     """
     shown = progress or LoggedProgress()
     filter_steps(recipe)
@@ -87,7 +94,9 @@ def plan_build(recipe: Recipe, *, progress: Progress | None = None) -> BuildPlan
     encoders = _load_encoders(recipe, shown)
     loaded = max(0, held_bytes() - before) if encoders else 0
     corpus = sample_corpus(recipe, encoders, progress=shown)
-    cost = _time_encoders(encoders, corpus, recipe, shown, loaded)
+    cost = replace(
+        _time_encoders(encoders, corpus, recipe, shown, loaded), options=_options(recipe, encoders, folder)
+    )
     dimension = corpus.dimension or cost.dimensions[0]
     index = choose_index(
         corpus.passages, dimension, memory_bytes=recipe.index.memory_bytes, kind=recipe.index.kind
@@ -203,12 +212,28 @@ def _load_encoders(recipe: Recipe, progress: Progress) -> list[Encoder]:
     """Return the encoder of the index and, if it is another, that of the exact stage, each warmed up."""
     if recipe.encoder.kind == "vectors":
         return []
-    configs = [recipe.encoder] if recipe.exact_encoder is None else [recipe.encoder, recipe.exact_encoder]
+    configs = _encoder_configs(recipe)
     progress.stage("loading encoder", None)
     encoders = [load_encoder(EncoderOptions(**config.model_dump())) for config in configs]
     for encoder in encoders:
         encoder.encode_queries(["light"])
     return encoders
+
+
+def _encoder_configs(recipe: Recipe) -> list[EncoderConfig]:
+    return [recipe.encoder] if recipe.exact_encoder is None else [recipe.encoder, recipe.exact_encoder]
+
+
+def _options(recipe: Recipe, encoders: Sequence[Encoder], folder: Path) -> tuple[dict[str, Any], ...]:
+    """Return options that load the encoders again as a server does: no distilling, no other machine."""
+    options = []
+    for number, encoder in enumerate(encoders):
+        if isinstance(encoder, StaticEncoder):
+            encoder.save(folder / str(number))
+            options.append({"model": str(folder / str(number)), "kind": "static"})
+        elif encoder.spec.kind == "sentence-transformers":
+            options.append(_encoder_configs(recipe)[number].model_dump())
+    return tuple(options)
 
 
 def _time_encoders(

@@ -245,7 +245,9 @@ def measured_server(monkeypatch):
     monkeypatch.setattr(
         plan_module,
         "serving_memory",
-        lambda store=None: ServingMemory(100_000_000, 100_000_000 if store is None else 105_000_000),
+        lambda store=None, encoders=(): ServingMemory(
+            100_000_000, 100_000_000 if store is None else 105_000_000
+        ),
     )
 
 
@@ -335,6 +337,12 @@ class TestAccount:
         account.keep(result)
         assert read_manifest(text_store).predicted.building_bytes > 160_000_000
 
+    def test_what_distilling_takes_is_not_guessed(self, store, measured_server, monkeypatch):
+        manifest = read_manifest(store)
+        distilled = replace(manifest, encoder=replace(manifest.encoder, kind="static"))
+        assert plan_module._encoders_bytes(distilled, ServingMemory(160, 170)) is None
+        assert plan_module._encoders_bytes(manifest, ServingMemory(160, 170)) == 0
+
     def test_a_server_is_measured_in_a_process_of_its_own(self, store):
         found = serving_memory(store)
         assert 50_000_000 < found.base_bytes < found.bytes < 2 * found.base_bytes
@@ -344,8 +352,9 @@ class TestAccount:
         monkeypatch.setattr("compactds.datastore.memory.can_measure", lambda: False)
         assert serving_memory() is None
 
-    def test_the_process_says_what_it_holds(self, store, text_store, capsys):
-        for arguments in ([], [str(store)], [str(text_store)]):
+    def test_the_process_says_what_it_holds(self, store, text_store, tiny_model, capsys):
+        encoders = json.dumps([{"model": str(tiny_model)}])
+        for arguments in (["", "[]"], ["", encoders], [str(store)], [str(text_store)]):
             child(arguments)
             found = json.loads(capsys.readouterr().out)
             assert 0 < found["base_bytes"] <= found["bytes"] + 10_000_000

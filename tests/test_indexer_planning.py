@@ -95,8 +95,8 @@ def given(tmp_path):
 
 
 class TestPlans:
-    def test_vectors_say_exactly_how_many_there_are(self, given):
-        planned = plan_build(given)
+    def test_vectors_say_exactly_how_many_there_are(self, given, tmp_path):
+        planned = plan_build(given, tmp_path)
         assert planned.corpus.counted
         assert (planned.corpus.records, planned.dimension, planned.index.kind) == (1_200, 8, "flat")
         assert sampled_vectors(given).shape == (1_200, 8)
@@ -105,7 +105,7 @@ class TestPlans:
         lines = [json.dumps({"id": str(n), "text": "x", "v": [1.0, n, 2.0]}) + "\n" for n in range(9)]
         (tmp_path / "r.jsonl").write_text("".join(lines))
         recipe = recipe_for([str(tmp_path / "r.jsonl")], {"sources.vector": "v"})
-        planned = plan_build(recipe)
+        planned = plan_build(recipe, tmp_path)
         assert (planned.corpus.passages, planned.corpus.exact, planned.dimension) == (9, True, 3)
         assert sampled_vectors(recipe) is None
 
@@ -119,12 +119,13 @@ class TestPlans:
         recipe = recipe_for(
             [str(tmp_path / "r.jsonl")], {"encoder": {"model": str(tiny_model)}, "passages.words": 20}
         )
-        planned = plan_build(recipe)
+        planned = plan_build(recipe, tmp_path)
         assert planned.corpus.records == 900
         assert not planned.corpus.exact
         assert planned.dimension == 16
         assert planned.encoders.passages_per_s > 0
         assert planned.encoders.dimensions == (16,)
+        assert [options["model"] for options in planned.encoders.options] == [str(tiny_model)]
         result = build(recipe, tmp_path / "store")
         assert planned.corpus.passages == pytest.approx(result.passages, rel=0.1)
         actual = result.bytes_per_passage * result.passages
@@ -147,12 +148,12 @@ class TestPlans:
         with pytest.raises(EmptyCorpusError):
             sample_corpus(nothing)
 
-    def test_a_budget_too_small_says_what_would_do(self, given):
+    def test_a_budget_too_small_says_what_would_do(self, given, tmp_path):
         small = given.model_validate({**given.model_dump(), "index": {"memory": "1kB"}})
         with pytest.raises(BudgetError, match="Give at least"):
-            plan_build(small)
+            plan_build(small, tmp_path)
 
     def test_vectors_that_are_not_there_are_told(self, given, tmp_path):
         (tmp_path / "v.npy").unlink()
         with pytest.raises(VectorError, match=r"v\.npy"):
-            plan_build(given)
+            plan_build(given, tmp_path)
