@@ -1,6 +1,7 @@
 """Memory is measured as processes hold it, and predicted before anything is built."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from compactds.datastore import memory
-from compactds.datastore.ann.choose import choose_index
+from compactds.datastore.ann.choose import BudgetError, choose_index
 from compactds.datastore.attributes import AttributeColumns, arrow_schema, full_schema
 from compactds.datastore.budget import (
     calibrating_bytes,
@@ -140,3 +141,15 @@ class TestPrediction:
         columns = AttributeColumns(tmp_path / "a.parquet", schema)
         assert columns.filter.limit_bytes == filters_at_most_bytes(rows)
         columns.close()
+
+
+class TestLeast:
+    @pytest.mark.parametrize("kind", ["auto", "flat", "hnsw", "ivf"])
+    @pytest.mark.parametrize("rows", [5, 9_000, 200_000])
+    def test_the_least_that_is_named_does(self, kind, rows):
+        with pytest.raises(BudgetError) as caught:
+            choose_index(rows, 384, memory_bytes=1, kind=kind)
+        least = int(re.search(r"at least ([\d,]+) bytes", caught.value.remedy)[1].replace(",", ""))
+        assert choose_index(rows, 384, memory_bytes=least, kind=kind).ram_bytes <= least
+        with pytest.raises(BudgetError):
+            choose_index(rows, 384, memory_bytes=least - 1, kind=kind)

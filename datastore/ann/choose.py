@@ -54,20 +54,22 @@ def choose_index(
     flat_bytes, hnsw_bytes = 4 * rows * dimension, hnsw_ram_bytes(rows, dimension)
     codes = [_ivf_plan(rows, dimension, size) for size in code_sizes(dimension, code_bytes)]
     fitting = [plan for plan in codes if plan.ram_bytes <= memory_bytes]
+    smallest = min(codes, key=lambda plan: plan.ram_bytes)
     if kind == "flat" or (kind == "auto" and rows < FLAT_BELOW_ROWS and flat_bytes <= memory_bytes):
         fewer = f"{rows:,} passages are fewer than {FLAT_BELOW_ROWS:,}"
         plan = IndexPlan("flat", flat_bytes, 0, fewer if kind == "auto" else "the recipe asks for it")
     elif kind == "hnsw":
         plan = IndexPlan("hnsw", hnsw_bytes, 0, "the recipe asks for it")
     else:
-        plan = fitting[0] if fitting else codes[-1]
+        plan = fitting[0] if fitting else smallest
     if plan.ram_bytes > memory_bytes:
-        least = min(flat_bytes, hnsw_bytes, codes[-1].ram_bytes)
+        least = min(flat_bytes, smallest.ram_bytes) if kind == "auto" else plan.ram_bytes
         raise BudgetError(
             f"an index of kind {plan.kind!r} over {rows:,} passages needs {plan.ram_bytes:,} bytes of "
             f"memory, the budget is {memory_bytes:,}.",
             value=memory_bytes,
-            remedy=f"Give at least {least:,} bytes.",
+            remedy=f"Give at least {least:,} bytes"
+            + ("." if kind == "auto" else ", or leave the kind to index.kind = 'auto'."),
         )
     return plan
 
@@ -83,5 +85,9 @@ def _ivf_plan(rows: int, dimension: int, code_bytes: int) -> IndexPlan:
     lists = list_count(rows)
     shape = code_shape(dimension, code_bytes)
     ram_bytes = ivf_ram_bytes(rows, dimension, lists, shape)
-    reason = f"codes of {shape.bytes} bytes are the finest that fit the memory budget"
+    few = f"{rows:,} vectors as they are take more than the memory budget"
+    many = f"scoring all of {rows:,} passages for every query is slow"
+    reason = (
+        f"{few if rows < FLAT_BELOW_ROWS else many}, and codes of {shape.bytes} bytes are the finest that fit"
+    )
     return IndexPlan("ivf", ram_bytes, lists, reason, shape.bytes)
