@@ -88,6 +88,7 @@ def search_call(
     candidates: int | None,
     recall: float | None,
     mode: str,
+    exclude_overlap_with: Sequence[str] | bool | None,
 ) -> Call[Hits | list[Hits]]:
     """Return the call for a search; one query is answered by Hits, several by a list of Hits."""
     body: dict[str, Any] = {"k": k, "explain": True}
@@ -96,6 +97,9 @@ def search_call(
     if vectors is not None:
         body["vectors" if _is_batch(vectors) else "vector"] = vectors
     options = {"where": where, "candidates": candidates, "recall": recall}
+    if not isinstance(exclude_overlap_with, bool | str | None):
+        exclude_overlap_with = list(exclude_overlap_with)
+    options["exclude_overlap_with"] = exclude_overlap_with
     body |= {name: value for name, value in options.items() if value is not None}
     if mode != "dense":
         body["mode"] = mode
@@ -271,6 +275,7 @@ def _read_hits(data: Any) -> Hits:
             report["timings_ms"],
             report["truncated"],
             report["predicted_ms"],
+            report["excluded"],
         ),
     )
 

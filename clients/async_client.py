@@ -62,6 +62,7 @@ class AsyncClient:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> Hits: ...
     @overload
     async def search(
@@ -73,6 +74,7 @@ class AsyncClient:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> list[Hits]: ...
     @overload
     async def search(
@@ -85,6 +87,7 @@ class AsyncClient:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> Hits | list[Hits]: ...
     async def search(
         self,
@@ -96,15 +99,21 @@ class AsyncClient:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> Hits | list[Hits]:
         """Return the `k` best passages for a query, or for each of several.
 
         Give `query` (text, or a list of texts) or `vectors` (one vector or several: lists or arrays).
-        `where` is a dict, an SQL condition, or an object with a `to_json()` method. `candidates` is how
+        `where` is a dict, an SQL condition, or an object with a `to_json()` method; a list of these gives
+        each query of a batch its own. `candidates` is how
         many rows are scored exactly; `recall` asks for an expected recall@k instead, and 1.0 searches
         exhaustively. `mode` is how to search; 'dense', which compares vectors, is the one there is.
+        `exclude_overlap_with` holds the texts of evaluation questions that no passage returned may overlap
+        with; True stands for each query's own text.
         """
-        return await self._send(_wire.search_call(query, vectors, k, where, candidates, recall, mode))
+        return await self._send(
+            _wire.search_call(query, vectors, k, where, candidates, recall, mode, exclude_overlap_with)
+        )
 
     async def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise NotFoundError if the store does not hold it."""

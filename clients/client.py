@@ -63,6 +63,7 @@ class Client:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> Hits: ...
     @overload
     def search(
@@ -74,6 +75,7 @@ class Client:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> list[Hits]: ...
     @overload
     def search(
@@ -86,6 +88,7 @@ class Client:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> Hits | list[Hits]: ...
     def search(
         self,
@@ -97,15 +100,21 @@ class Client:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Sequence[str] | bool | None = None,
     ) -> Hits | list[Hits]:
         """Return the `k` best passages for a query, or for each of several.
 
         Give `query` (text, or a list of texts) or `vectors` (one vector or several: lists or arrays).
-        `where` is a dict, an SQL condition, or an object with a `to_json()` method. `candidates` is how
+        `where` is a dict, an SQL condition, or an object with a `to_json()` method; a list of these gives
+        each query of a batch its own. `candidates` is how
         many rows are scored exactly; `recall` asks for an expected recall@k instead, and 1.0 searches
         exhaustively. `mode` is how to search; 'dense', which compares vectors, is the one there is.
+        `exclude_overlap_with` holds the texts of evaluation questions that no passage returned may overlap
+        with; True stands for each query's own text.
         """
-        return self._send(_wire.search_call(query, vectors, k, where, candidates, recall, mode))
+        return self._send(
+            _wire.search_call(query, vectors, k, where, candidates, recall, mode, exclude_overlap_with)
+        )
 
     def get(self, passage_id: str) -> Passage:
         """Return one passage by its id; raise NotFoundError if the store does not hold it."""

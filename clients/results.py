@@ -39,7 +39,8 @@ class SearchReport:
     """Say how a search was answered: plan, rows allowed and scored, milliseconds a stage took.
 
     `truncated` tells that the query was longer than the encoder reads, so that its end was not used,
-    `predicted_ms` what the planner expected the search to cost.
+    `predicted_ms` what the planner expected the search to cost, `excluded` how many better passages were
+    left out because they overlap with the questions to exclude.
     """
 
     plan: str
@@ -48,6 +49,7 @@ class SearchReport:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     truncated: bool = False
     predicted_ms: float = 0.0
+    excluded: int = 0
 
 
 class Hits(list[Hit]):

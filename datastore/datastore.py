@@ -20,6 +20,7 @@ from compactds.datastore.errors import (
     SearchError,
     StoreError,
 )
+from compactds.datastore.exclusion import Exclude, Found, Judge, make_judges, search_clean
 from compactds.datastore.facets import count_values
 from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.queries import (
@@ -116,6 +117,7 @@ class Datastore:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Exclude = None,
     ) -> Hits: ...
     @overload
     def search(
@@ -127,6 +129,7 @@ class Datastore:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Exclude = None,
     ) -> list[Hits]: ...
     @overload
     def search(
@@ -139,6 +142,7 @@ class Datastore:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Exclude = None,
     ) -> Hits | list[Hits]: ...
     def search(
         self,
@@ -150,6 +154,7 @@ class Datastore:
         candidates: int | None = None,
         recall: float | None = None,
         mode: str = "dense",
+        exclude_overlap_with: Exclude = None,
     ) -> Hits | list[Hits]:
         """Return the `k` best passages for a query, or for each of several.
 
@@ -158,25 +163,27 @@ class Datastore:
         of expressions gives each query its own.
         `candidates` is how many rows are scored exactly; `recall` asks for an expected recall@k
         instead, and 1.0 searches exhaustively. `mode` is "dense", the only one there is.
+        `exclude_overlap_with` holds the texts of evaluation questions: no passage returned shares 13 words in
+        a row with one, or a whole shorter one, and others take their places, as long as k clean ones are
+        among the best 10,000. True stands for each query's own text.
 
-        Raises SearchError, VectorError, WhereError, EncoderError or DamagedStoreError.
+        Raises SearchError, VectorError, WhereError, OverlapError, EncoderError or DamagedStoreError.
         """
         check_mode(mode)
         effort = check_effort(k, candidates, recall)
         expressions = self._expressions(where)
         timings: dict[str, float] = {}
         clock = Clock(timings)
+        judges = make_judges(exclude_overlap_with, query)
         queries = self._query_vectors(query, vectors)
         clock.lap("encode")
-        answers = self._rank(queries, effort, expressions, clock)
-        passages = self._fetch([answer.ranking.rows for answer in answers])
-        clock.lap("fetch")
+        found = self._find(queries, effort, expressions, judges, clock)
         results = [
             Hits(
                 (
                     Hit(score=float(score), rank=place, passage=passage)
                     for place, (score, passage) in enumerate(
-                        zip(answer.ranking.scores, texts, strict=True), start=1
+                        zip(answer.ranking.scores, passages, strict=True), start=1
                     )
                 ),
                 SearchReport(
@@ -186,9 +193,10 @@ class Datastore:
                     timings_ms=timings,
                     truncated=truncated,
                     predicted_ms=answer.predicted_ms,
+                    excluded=excluded,
                 ),
             )
-            for answer, texts, truncated in zip(answers, passages, queries.truncated, strict=True)
+            for (answer, passages, excluded), truncated in zip(found, queries.truncated, strict=True)
         ]
         return results[0] if queries.single else results
 
@@ -350,16 +358,41 @@ class Datastore:
     def _rank(
         self, queries: Queries, effort: Effort, expressions: Sequence[Expression | None], clock: Clock
     ) -> list[Answer]:
-        count = len(queries.proposing)
-        if len(expressions) not in (1, count):
-            raise SearchError(
-                f"where is a list of {len(expressions)} expressions for {count} queries.",
-                value=len(expressions),
-                remedy="Give one expression for all queries, or one for each.",
-            )
-        if not count:
+        _check_expressions(expressions, len(queries.proposing))
+        if not len(queries.proposing):
             return []
         return rank(self._open_segments, self._offsets, queries, effort, expressions, clock)
+
+    def _find(
+        self,
+        queries: Queries,
+        effort: Effort,
+        expressions: Sequence[Expression | None],
+        judges: Sequence[Judge],
+        clock: Clock,
+    ) -> list[Found]:
+        """Return what every query finds, without what its judge finds to overlap if there are judges."""
+        count = len(queries.proposing)
+        _check_expressions(expressions, count)
+
+        def rank_at(places: Sequence[int], asked: Effort) -> list[Answer]:
+            theirs = [expressions[place] for place in places] if len(expressions) > 1 else expressions
+            return self._rank(queries.at(places), asked, theirs, clock)
+
+        def fetch(rows: Sequence[NDArray[np.int64]]) -> list[list[Passage]]:
+            clock.lap("overlap")  # what was fetched before has been compared meanwhile
+            passages = self._fetch(rows)
+            clock.lap("fetch")
+            return passages
+
+        if judges:
+            found = search_clean(judges, count, effort, rank_at, fetch)
+            clock.lap("overlap")
+            return found
+        answers = self._rank(queries, effort, expressions, clock)
+        passages = self._fetch([answer.ranking.rows for answer in answers])
+        clock.lap("fetch")
+        return [Found(*both) for both in zip(answers, passages, strict=True)]
 
     def _fetch(self, rows_of_queries: Sequence[NDArray[np.int64]]) -> list[list[Passage]]:
         """Return the passages of global rows, reading each row once for the whole batch."""
@@ -380,6 +413,15 @@ class Datastore:
                     encoder = load_spec(spec, store_root=self.path)
                     self._encoders[spec.fingerprint] = encoder
         return encoder
+
+
+def _check_expressions(expressions: Sequence[Expression | None], count: int) -> None:
+    if len(expressions) not in (1, count):
+        raise SearchError(
+            f"where is a list of {len(expressions)} expressions for {count} queries.",
+            value=len(expressions),
+            remedy="Give one expression for all queries, or one for each.",
+        )
 
 
 def _check_encoder(spec: EncoderSpec, manifest: Manifest) -> None:

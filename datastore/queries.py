@@ -45,6 +45,12 @@ class Queries:
     truncated: Sequence[bool]
     single: bool
 
+    def at(self, places: Sequence[int]) -> "Queries":
+        """Return the queries at some places, as a list of them."""
+        chosen = list(places)
+        truncated = [self.truncated[place] for place in chosen]
+        return Queries(self.proposing[chosen], self.deciding[chosen], truncated, False)
+
 
 def check_mode(mode: Any) -> None:
     """Raise UnsupportedModeError for a mode of search this version does not have."""

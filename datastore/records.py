@@ -52,7 +52,8 @@ class SearchReport:
     `plan` is the plan that ran, `matching` how many rows the where expression allowed, `candidates`
     how many rows were scored exactly, `timings_ms` what each stage took for the whole batch. `truncated`
     tells that the query was longer than the encoder reads, so that its end was not used. `predicted_ms` is
-    what the planner expected finding candidates and scoring them to cost for this query.
+    what the planner expected finding candidates and scoring them to cost for this query. `excluded` is how
+    many better passages were left out because they overlap with the questions to exclude.
     """
 
     plan: str
@@ -61,6 +62,7 @@ class SearchReport:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     truncated: bool = False
     predicted_ms: float = 0.0
+    excluded: int = 0
 
 
 class Hits(list[Hit]):

@@ -38,6 +38,9 @@ class ReportAnswer(BaseModel):
         description="Whether the query was longer than the encoder reads, so that its end was not used."
     )
     predicted_ms: float = Field(description="What the planner expected the search of this query to cost.")
+    excluded: int = Field(
+        description="How many better passages were left out, as they overlap with the questions to exclude."
+    )
 
 
 class HitsAnswer(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from compactds.server.settings import MAX_DIMENSION, MAX_QUERIES
+from compactds.server.settings import MAX_DIMENSION, MAX_EXCLUDED, MAX_QUERIES
 
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -24,6 +24,10 @@ def _object_or_text(value: Any) -> str | None:
     return "text" if isinstance(value, str) else "object" if isinstance(value, dict) else None
 
 
+def _flag_or_list(value: Any) -> str | None:
+    return "flag" if isinstance(value, bool) else "many" if isinstance(value, list) else None
+
+
 Queries = Annotated[
     Annotated[str, Tag("one")] | Annotated[Texts, Tag("many")],
     Discriminator(
@@ -39,6 +43,28 @@ WhereBody = Annotated[
         _object_or_text,
         custom_error_type="object_or_text",
         custom_error_message="Input should be an object or an SQL condition in a string",
+    ),
+]
+
+Wheres = Annotated[list[WhereBody | None], Field(fail_fast=True, max_length=MAX_QUERIES)]
+
+WhereOrList = Annotated[
+    Annotated[dict[str, Any], Tag("object")] | Annotated[str, Tag("text")] | Annotated[Wheres, Tag("many")],
+    Discriminator(
+        lambda value: "many" if isinstance(value, list) else _object_or_text(value),
+        custom_error_type="object_or_text",
+        custom_error_message="Input should be an object, an SQL condition in a string, or a list of these",
+    ),
+]
+
+Questions = Annotated[list[str], Field(fail_fast=True, max_length=MAX_EXCLUDED)]
+
+ExcludeBody = Annotated[
+    Annotated[bool, Tag("flag")] | Annotated[Questions, Tag("many")],
+    Discriminator(
+        _flag_or_list,
+        custom_error_type="flag_or_list",
+        custom_error_message="Input should be true or a list of strings",
     ),
 ]
 
@@ -90,7 +116,10 @@ class SearchBody(Body):
         ge=1,
         description="How many hits to return per query: a whole number from 1 to the server's max_k.",
     )
-    where: WhereBody | None = Field(None, description=WHERE_MEANING)
+    where: WhereOrList | None = Field(
+        None,
+        description=f"{WHERE_MEANING} A list gives each query of a batch its own; null in it allows all.",
+    )
     candidates: int | None = Field(
         None, ge=1, description="How many rows are scored exactly: at least k, at most max_candidates."
     )
@@ -101,6 +130,11 @@ class SearchBody(Body):
         description="The expected share of the true top k: above 0, up to 1; 1 searches exhaustively.",
     )
     mode: str = Field("dense", description="How to search: 'dense' compares vectors.")
+    exclude_overlap_with: ExcludeBody | None = Field(
+        None,
+        description="Evaluation questions, at most 20,000 texts: no hit shares 13 words in a row with one, "
+        "or a whole shorter one, and others take their places. true stands for each query's own text.",
+    )
     explain: bool = Field(
         False,
         description="Whether each answer carries a report: plan, rows matched and scored, timings, cuts.",

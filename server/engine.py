@@ -17,7 +17,8 @@ class SearchEngine(Protocol):
         """Return Hits for one query, a list of Hits for several.
 
         Called as `search(query, k=…)` with a text or a list of texts, or as `search(vectors=…, k=…)`
-        with one vector or a list of them; `where`, `candidates` and `recall` are passed when given.
+        with one vector or a list of them; `where`, `candidates`, `recall` and `exclude_overlap_with` are
+        passed when given, `where` perhaps as a list with one expression or None for each query.
         """
         ...
 

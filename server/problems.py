@@ -19,6 +19,7 @@ from compactds.datastore.errors import (
     SearchError,
     StoreFormatError,
 )
+from compactds.filters.corpus.overlap import OverlapError
 from compactds.filters.errors import CompactdsError, WhereError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ MAX_VALUE_BYTES = 500
 _STATUS_OF_ERROR: dict[type[CompactdsError], int] = {
     WhereError: 422,
     SearchError: 422,
+    OverlapError: 422,
     PassageNotFoundError: 404,
 }
 

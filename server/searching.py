@@ -18,8 +18,9 @@ def run_search(engine: SearchEngine, settings: ServerSettings, body: SearchBody)
     check_size(
         settings, body.k, body.candidates, 1 if queries is None else len(queries), body.vectors is None
     )
+    check_wheres(body, queries)
     options: dict[str, Any] = {"k": body.k}
-    for name in ("where", "candidates", "recall"):
+    for name in ("where", "candidates", "recall", "exclude_overlap_with"):
         value = getattr(body, name)
         if value is not None:
             options[name] = value
@@ -91,6 +92,22 @@ def check_texts(settings: ServerSettings, query: str | Sequence[str]) -> None:
             )
         what = f"{name} has {len(text):,} characters"
         _check_limit(name, len(text), "max_query_chars", settings.max_query_chars, what)
+
+
+def check_wheres(body: SearchBody, queries: Sequence[Any] | None) -> None:
+    """Refuse a list of where expressions that does not go with the queries, one for each."""
+    if not isinstance(body.where, list):
+        return
+    expected = "a batch of queries" if queries is None else f"{len(queries):,} of them, one for each query"
+    if queries is None or len(body.where) != len(queries):
+        raise ProblemError(
+            422,
+            "invalid_request",
+            f"where is a list of {len(body.where):,} expressions, which needs {expected}.",
+            remedy="Give one expression for all queries, or one or null for each query of a batch.",
+            value=len(body.where),
+            field="where",
+        )
 
 
 def check_lengths(vectors: Sequence[Sequence[float]]) -> None:

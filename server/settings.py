@@ -11,6 +11,10 @@ MAX_QUERIES = 10_000
 """Queries of a request, whatever max_batch says."""
 
 
+MAX_EXCLUDED = 20_000
+"""Questions that the results of a request must not overlap with."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Hold the settings of one server.

@@ -16,7 +16,7 @@ from compactds.server.problems import ProblemError, abridge, problem_response
 
 _JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 
-BRANCHES = ("one", "many", "object", "text")
+BRANCHES = ("one", "many", "object", "text", "flag")
 """Tags of unions in request bodies; they are part of an error's place, not of the body."""
 
 MAX_KEY_CHARS = 100

@@ -125,6 +125,40 @@ def test_batches_agree_embedded_over_http_and_through_both_clients(store, url, c
     assert {len(hits) for hits in embedded} == {min(5, store.count(where))}
 
 
+def test_every_query_of_a_batch_has_its_own_where_over_http_too(store, url, client):
+    queries = [f"gravity of star {number}" for number in range(len(WHERES))]
+    expected = [plain(store.search(query, where=where)) for query, where in zip(queries, WHERES, strict=True)]
+    assert [plain(hits) for hits in client.search(queries, where=WHERES)] == expected
+    assert [plain(hits) for hits in run_async(url, "search", queries, where=tuple(WHERES))] == expected
+
+
+def test_passages_that_overlap_are_left_out_embedded_and_over_http(store, url, client, records):
+    questions = [str(record["text"]) for record in records[:20]]
+    plainly = store.search("gravity of a star", k=30)
+    expected = store.search("gravity of a star", k=30, exclude_overlap_with=questions)
+    assert len(expected) == 30
+    assert expected.report.excluded > 0
+    assert plain(expected) != plain(plainly)
+    for found in (
+        client.search("gravity of a star", k=30, exclude_overlap_with=tuple(questions)),
+        run_async(url, "search", "gravity of a star", k=30, exclude_overlap_with=questions),
+    ):
+        assert plain(found) == plain(expected)
+        assert found.report.excluded == expected.report.excluded
+    itself = questions[1]
+    (found,) = client.search([itself], k=3, exclude_overlap_with=True)
+    assert plain(found) == plain(store.search(itself, k=3, exclude_overlap_with=True))
+    assert found.report.excluded >= 1
+
+
+def test_questions_to_exclude_that_hold_no_word_are_refused_everywhere(client):
+    with pytest.raises(BadRequestError, match="has a word to compare") as refused:
+        client.search("gravity", exclude_overlap_with=["?!"])
+    assert refused.value.code == "invalid_overlap"
+    with pytest.raises(BadRequestError, match="true or a list of strings"):
+        client.search("gravity", exclude_overlap_with="a text")
+
+
 @pytest.mark.parametrize("where", WHERES, ids=str)
 def test_single_queries_agree(store, url, client, where):
     expected = store.search("gravity of a star", k=3, where=where)

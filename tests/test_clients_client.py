@@ -57,6 +57,7 @@ REPORT = {
     "timings_ms": {"exact": 0.5},
     "truncated": True,
     "predicted_ms": 0.25,
+    "excluded": 2,
 }
 ANSWER = {"hits": [{"score": 0.5, "rank": 1, "passage": PASSAGE}], "report": REPORT, "took_ms": 1.0}
 HITS = Hits([Hit(0.5, 1, Passage(**PASSAGE))], SearchReport(**REPORT))

@@ -28,6 +28,7 @@ from compactds.datastore.errors import (
 )
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
 from compactds.filters import FieldType, Schema, evaluate, parse_where
+from compactds.filters.corpus.overlap import OverlapError
 from compactds.server import ServerSettings, create_app, validation
 from compactds.server.errors import ServeError
 from compactds.server.validation import describe_invalid
@@ -217,7 +218,7 @@ def test_where_is_an_object_or_an_sql_condition(http, where):
 def test_a_report_comes_when_asked_for(http):
     expected = {
         "plan": "exact", "matching": 2, "candidates": 2, "timings_ms": {"exact": 0.5}, "truncated": False,
-        "predicted_ms": 0.0,
+        "predicted_ms": 0.0, "excluded": 0,
     }  # fmt: skip
     assert search(http, query="sky", explain=True, where={"subject": "physics"}).json()["report"] == expected
     batch = search(http, query=["sky"], explain=True, where={"subject": "physics"}).json()
@@ -231,6 +232,55 @@ def test_effort_reaches_the_engine_only_when_given(http, engine):
         {"k": 10, "where": None, "candidates": 50, "recall": 0.9},
         {"k": 10, "where": None},
     ]
+
+
+def test_wheres_of_a_batch_and_questions_to_exclude_reach_the_engine(http, engine):
+    wheres = [{"year": 2016}, None, "year > 2000"]
+    asked = []
+    engine.search = lambda query, **options: asked.append(options) or []
+    search(http, query=["sky", "cell", "dusk"], where=wheres, exclude_overlap_with=["why is the sky blue"])
+    search(http, query=["sky"], exclude_overlap_with=True)
+    assert asked == [
+        {"k": 10, "where": wheres, "exclude_overlap_with": ["why is the sky blue"]},
+        {"k": 10, "exclude_overlap_with": True},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "says"),
+    [
+        ({"query": ["sky", "cell"], "where": ["year > 1"]}, "where", "needs 2 of them"),
+        ({"query": "sky", "where": ["year > 1"]}, "where", "needs a batch of queries"),
+        ({"vector": [1, 0], "where": []}, "where", "needs a batch of queries"),
+        ({"query": ["sky"], "where": [5]}, "where[0]", "an object or an SQL condition"),
+        ({"query": ["sky"], "where": [["year > 1"]]}, "where[0]", "an object or an SQL condition"),
+        ({"query": ["sky"], "where": 5}, "where", "or a list of these"),
+        ({"query": "sky", "exclude_overlap_with": "sky"}, "exclude_overlap_with", "true or a list"),
+        ({"query": "sky", "exclude_overlap_with": {}}, "exclude_overlap_with", "true or a list"),
+        ({"query": "sky", "exclude_overlap_with": ["a", 5]}, "exclude_overlap_with[1]", "a string"),
+    ],
+    ids=str,
+)
+def test_wheres_and_questions_that_do_not_fit_are_refused(http, engine, body, field, says):
+    calls = len(engine.calls)
+    problem = search(http, **body)
+    assert problem.status_code == 422
+    assert (problem.json()["code"], problem.json()["field"]) == ("invalid_request", field)
+    assert says in problem.json()["detail"]
+    assert len(engine.calls) == calls
+
+
+def test_at_most_20000_questions_are_excluded(http):
+    problem = search(http, query="sky", exclude_overlap_with=["a b c d"] * 20_001)
+    assert (problem.status_code, problem.json()["code"]) == (422, "limit_exceeded")
+    assert problem.json()["field"] == "exclude_overlap_with"
+    assert search(http, query="sky", exclude_overlap_with=["a b c d"] * 20_000).status_code == 200
+
+
+def test_questions_without_a_word_are_a_problem_of_the_request(http, engine):
+    engine.failure = OverlapError("no words.", value=1, remedy="Give some.")
+    problem = search(http, query="sky", exclude_overlap_with=["?"])
+    assert (problem.status_code, problem.json()["code"]) == (422, "invalid_overlap")
 
 
 def test_threads_asking_at_once_get_the_same_answers(http):
@@ -343,12 +393,12 @@ def test_a_store_that_cannot_be_searched_is_not_ready_but_the_process_is_alive(e
         (
             {"query": "a", "where": 5},
             "where",
-            "where is 5, expected an object or an SQL condition in a string.",
+            "where is 5, expected an object, an SQL condition in a string, or a list of these.",
         ),
         (
             {"query": "a", "where": [1]},
-            "where",
-            "where is [1], expected an object or an SQL condition in a string.",
+            "where[0]",
+            "where[0] is 1, expected an object or an SQL condition in a string.",
         ),
         ({"query": "a", "recall": 0}, "recall", "recall is 0, expected more than 0."),
         ({"query": "a", "recall": 1.01}, "recall", "recall is 1.01, expected at most 1."),
