@@ -52,6 +52,11 @@ class TokenMeasure:
         assert self.counter is not None, "tokens are counted only against a limit"
         return self.counter.offsets(texts)
 
+    @property
+    def tokens_end_at_spaces(self) -> bool:
+        """Say whether what stands between spaces has the same tokens whatever is around it."""
+        return self.counter is not None and self.counter.tokens_end_at_spaces
+
 
 @dataclass(frozen=True, slots=True)
 class PassageOptions:
@@ -85,7 +90,10 @@ class Passager:
         if self.measure is not None:
             limit = _token_limit(self.measure) - self.measure.overhead_tokens - self._title(document.title)[1]
         limits = PassageLimits(words=self._options.words, min_words=self._options.min_words, max_tokens=limit)
-        return split(document.text, limits, self.measure.token_offsets if self.measure else None)
+        if self.measure is None:
+            return split(document.text, limits)
+        at_spaces = isinstance(self.measure, TokenMeasure) and self.measure.tokens_end_at_spaces
+        return split(document.text, limits, self.measure.token_offsets, tokens_end_at_spaces=at_spaces)
 
     def encoded_text(self, title: str, text: str) -> str:
         """Return what is encoded for a passage: its text, after its document's title if wanted."""

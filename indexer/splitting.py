@@ -21,6 +21,7 @@ _BLOCKS_PER_CALL = 256
 _GROUPS = 8  # an overlong clause is cut into pieces of one part in so many of a passage
 _LONGEST_CLUSTER = 16
 _LINE = re.compile(r"[^\n]+")
+_SPACES = frozenset(" \t\n\r")
 _CLAUSE_END = re.compile(r"(?<![;:,—])[;:,—]++\s+|[，、；：]\s*")
 
 
@@ -72,21 +73,34 @@ class _Unit:
     is_heading: bool = False
 
 
-def split(text: str, limits: PassageLimits, token_offsets: TokenOffsets | None = None) -> list[Span]:
+def split(
+    text: str,
+    limits: PassageLimits,
+    token_offsets: TokenOffsets | None = None,
+    *,
+    tokens_end_at_spaces: bool = False,
+) -> list[Span]:
     """Return the passages of a text in order: they cover all but white space, each character once.
 
     A passage ends at a sentence end wherever one lies within the limits, and not on a heading. Sentences
     that fit no passage are cut at lines, then at commas and their kind, then between words, then inside a
     word. `max_tokens` holds only with `token_offsets`; each passage's tokens are then counted on its own,
-    as an encoder meets it, and are in its span. Takes linear time; text without content gives no passage.
+    as an encoder meets it, and are in its span. `tokens_end_at_spaces` promises that what stands between
+    spaces has the same tokens whatever is around it, which saves counting most passages a second time.
+    Takes linear time; text without content gives no passage.
     """
     measure = _Measure(text, limits)
     units = [_Unit(s.start, s.end, s.words, is_heading=s.is_heading) for s in sentences(text)]
     if limits.max_tokens is None or token_offsets is None:
         return [Span(start, end) for start, end in _pack(_fitting(units, measure), measure)]
     units = list(_fitting(units, measure))
-    measure = _Measure(text, limits, _token_ends(text, units, token_offsets))
-    return list(_counted(text, _pack(_fitting(units, measure), measure), limits.max_tokens, token_offsets))
+    blocks = list(_blocks(units))
+    token_ends = _token_ends(text, blocks, token_offsets)
+    measure = _Measure(text, limits, token_ends)
+    passages = _pack(_fitting(units, measure), measure)
+    if tokens_end_at_spaces and all(_between_spaces(text, *block) for block in blocks):
+        return list(_known(text, passages, token_ends, limits.max_tokens, token_offsets))
+    return list(_counted(text, passages, limits.max_tokens, token_offsets))
 
 
 class _Measure:
@@ -110,11 +124,13 @@ class _Measure:
         return bool(last - first <= self.limits.max_tokens)
 
 
-def _token_ends(text: str, units: Sequence[_Unit], token_offsets: TokenOffsets) -> NDArray[np.int64]:
+def _token_ends(
+    text: str, blocks: Iterable[tuple[int, int]], token_offsets: TokenOffsets
+) -> NDArray[np.int64]:
     """Return where each token of the text ends, tokenising blocks of whole units in small batches."""
     ends: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    blocks = _blocks(units)
-    while batch := list(islice(blocks, _BLOCKS_PER_CALL)):
+    remaining = iter(blocks)
+    while batch := list(islice(remaining, _BLOCKS_PER_CALL)):
         spans = token_offsets([text[start:end] for start, end in batch])
         ends += [start + offsets[:, 1] for (start, _), offsets in zip(batch, spans, strict=True)]
     return np.maximum.accumulate(np.concatenate(ends))
@@ -261,6 +277,27 @@ def _shared(units: list[_Unit], before: int, measure: _Measure) -> tuple[list[_U
         ):
             best, least = count, min(left, right)
     return units[:best], units[best:]
+
+
+def _between_spaces(text: str, start: int, end: int) -> bool:
+    """Tell whether a span begins and ends next to a space, or with the text."""
+    return (start == 0 or text[start - 1] in _SPACES) and (end == len(text) or text[end] in _SPACES)
+
+
+def _known(
+    text: str,
+    spans: Iterable[tuple[int, int]],
+    token_ends: NDArray[np.int64],
+    max_tokens: int,
+    token_offsets: TokenOffsets,
+) -> Iterator[Span]:
+    """Yield the spans with their tokens: those the text has there, where a span stands between spaces."""
+    for start, end in spans:
+        first, last = token_ends.searchsorted((start, end), "right")
+        if last - first <= max_tokens and _between_spaces(text, start, end):
+            yield Span(start, end, int(last - first))
+        else:
+            yield from _counted(text, [(start, end)], max_tokens, token_offsets)
 
 
 def _counted(

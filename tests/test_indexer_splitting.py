@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
+from compactds.datastore.encoders.tokens import TokenCounter
 from compactds.indexer.errors import BuildError
 from compactds.indexer.sentences import count_words, sentences
 from compactds.indexer.splitting import PassageLimits, split
@@ -30,6 +32,20 @@ def first_word_costs_more(texts):
     """A tokenizer that needs two more tokens for the first word of a text than for the same word later."""
     spans = [[m.span() for m in re.finditer(r"\S+", text)] for text in texts]
     return [np.array(found[:1] * 2 + found, np.int64).reshape(-1, 2) for found in spans]
+
+
+def wordpiece(pre_tokenizer=None, **special):
+    """A tokenizer like BERT's of single characters and a few words, as an encoder gives it away."""
+    characters = [chr(code) for code in range(33, 127)]
+    known = ["[UNK]", "word", "end", "##s", *characters, *(f"##{character}" for character in characters)]
+    tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(known)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizer or pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens([AddedToken("[MASK]", **special)])
+    return TokenCounter.from_json(tokenizer.to_str(), "")
+
+
+BERT = wordpiece()
 
 
 def pieces(text, limits, tokens=None):
@@ -221,6 +237,35 @@ class TestTokens:
         assert max(map(max, seen)) <= 2_048
 
 
+class TestTokensThatEndAtSpaces:
+    def test_are_those_of_tokenizers_like_that_of_bert(self):
+        assert BERT.tokens_end_at_spaces
+        assert wordpiece(lstrip=True).tokens_end_at_spaces
+
+    def test_are_promised_for_no_other(self):
+        assert not wordpiece(pre_tokenizers.ByteLevel()).tokens_end_at_spaces
+        assert not wordpiece(rstrip=True).tokens_end_at_spaces
+
+    def test_are_counted_once(self):
+        tokenised = []
+
+        def tokens(texts):
+            tokenised.extend(texts)
+            return BERT.offsets(texts)
+
+        text = "Some words are here. " * 400
+        found = split(text, PassageLimits(max_tokens=100), tokens, tokens_end_at_spaces=True)
+        assert sum(map(len, tokenised)) <= len(text)
+        assert found == split(text, PassageLimits(max_tokens=100), BERT.offsets)
+
+    def test_are_counted_again_for_passages_that_end_elsewhere(self):
+        text = "w" * 3000 + " " + "Some words are here. " * 400
+        limits = PassageLimits(max_tokens=100)
+        assert split(text, limits, BERT.offsets, tokens_end_at_spaces=True) == split(
+            text, limits, BERT.offsets
+        )
+
+
 @pytest.mark.parametrize("values", [{"words": 0}, {"max_tokens": 0}, {"max_tokens": -3}])
 def test_a_limit_below_one_is_refused(values):
     with pytest.raises(BuildError, match=re.escape(f"= {next(iter(values.values()))}")):
@@ -260,3 +305,22 @@ def test_any_text_is_covered_once_in_order_within_the_limits(text, words, min_wo
         if tokens:
             assert span.tokens == len(tokens([piece])[0])
             assert span.tokens <= max_tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            mixed_text,
+            st.sampled_from(
+                [" \u0301b", "[MASK] ", "[MASK]", "\x85", "\u2028", "\x1c", "\xa0", "ﷺ", "½ ", "\x00"]
+            ),
+        ),
+        max_size=12,
+    ).map("".join),
+    st.integers(1, 20),
+    st.integers(1, 30),
+)
+def test_tokens_counted_once_give_the_passages_of_tokens_counted_twice(text, words, max_tokens):
+    limits = PassageLimits(words, max_tokens, 4)
+    assert split(text, limits, BERT.offsets, tokens_end_at_spaces=True) == split(text, limits, BERT.offsets)

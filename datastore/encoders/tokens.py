@@ -1,6 +1,8 @@
 """Count the tokens of passages, and find where each token stands, without cutting anything."""
 
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from compactds.datastore.encoders.base import TokenSpans
 
 _TEXTS_PER_BATCH = 512
+_BERT = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
 
 
 class TokenCounter:
@@ -35,6 +38,20 @@ class TokenCounter:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return cls(tokenizer, prompt, special_tokens=special_tokens)
+
+    @cached_property
+    def tokens_end_at_spaces(self) -> bool:
+        """Say whether what stands between spaces, tabs and line ends has the same tokens in every text.
+
+        It is so for the tokenizers of BERT and its kin, which part a text there before all else. Others
+        may be as good; nothing is promised for them.
+        """
+        parts = json.loads(self._tokenizer.to_str())
+        kinds = {name: (parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")}
+        return kinds == _BERT and not any(
+            token["rstrip"] or any(character.isspace() for character in token["content"])
+            for token in parts["added_tokens"]
+        )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without the prompt."""
