@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compactds.cli.build import attribute_types, make_executor
+from compactds.cli.build import CacheFolder, NoCache, attribute_types, cache_options, make_executor
 from compactds.cli.command import STOPPED, Json
 from compactds.cli.output import say, say_json, warn
 from compactds.cli.progress import progress
@@ -49,11 +49,12 @@ def add(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that read, filter and split [the cores, up to 8].")
     ] = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Add documents to a store, made as its own are. Interrupted, the same command goes on."""
     from compactds.indexer.adding import add as add_documents
-    from compactds.indexer.embedding_cache import CacheOptions, default_cache_folder
 
     overrides: dict[str, Any] = {
         "vectors": str(vectors.absolute()) if vectors else None,
@@ -63,6 +64,7 @@ def add(
         "skip_invalid": skip_invalid or None,
         "sources.ids": ids,
     }
+    kept = cache_options(cache, no_cache=no_cache)
     try:
         with progress() as shown, closing(make_executor("local", workers)) as executor:
             result = add_documents(
@@ -72,7 +74,7 @@ def add(
                 replace=replace,
                 progress=shown,
                 executor=executor,
-                cache=CacheOptions(default_cache_folder()),
+                cache=kept,
             )
     except KeyboardInterrupt as stop:
         warn("stopped; run the same command again to go on from here")

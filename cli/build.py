@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from compactds.configs.recipe import Recipe
     from compactds.datastore.encoders import Encoder
     from compactds.indexer.build import BuildResult
+    from compactds.indexer.embedding_cache import CacheOptions
     from compactds.indexer.execution import Executor
+
+
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        file_okay=False,
+        help="Where vectors are kept from one build to the next [~/.cache/compactds].",
+    ),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no vectors, and use none kept before.")]
 
 
 def build(
@@ -62,6 +74,8 @@ def build(
     executor: Annotated[
         str, typer.Option(help="Where those run: local, or ray (a cluster of Ray).")
     ] = "local",
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the filters remove from a sample; build nothing.")
     ] = False,
@@ -115,8 +129,9 @@ def build(
         return
     if out is None:
         raise typer.BadParameter("name the folder of the store", param_hint="'--out' / '-o'")
+    kept = cache_options(cache, no_cache=no_cache)
     with Account(_processes(workers, executor)) as account:
-        result = run(recipe, out, workers=workers, engine=executor)
+        result = run(recipe, out, workers=workers, engine=executor, cache=kept)
     account.keep(result)
     if json:
         say_json({**asdict(result), "path": str(result.path)})
@@ -131,6 +146,7 @@ def run(
     encoder: "Encoder | None" = None,
     workers: int | None = None,
     engine: str = "local",
+    cache: "CacheOptions | None" = None,
 ) -> "BuildResult":
     """Build with progress on standard error; say how to go on when it is stopped.
 
@@ -140,10 +156,21 @@ def run(
 
     try:
         with progress() as shown, closing(make_executor(engine, workers)) as executor:
-            return build_store(recipe, out, progress=shown, encoder=encoder, executor=executor)
+            return build_store(recipe, out, progress=shown, encoder=encoder, executor=executor, cache=cache)
     except KeyboardInterrupt as stop:
         warn("stopped; run the same command again to go on from here")
         raise typer.Exit(STOPPED) from stop
+
+
+def cache_options(folder: Path | None, *, no_cache: bool) -> "CacheOptions | None":
+    """Return where vectors are kept: the user's cache folder if none is named, None for nowhere."""
+    from compactds.indexer.embedding_cache import CacheOptions, default_cache_folder
+
+    if no_cache and folder is not None:
+        raise typer.BadParameter("contradicts --cache; give one of the two", param_hint="'--no-cache'")
+    if no_cache:
+        return None
+    return CacheOptions(default_cache_folder() if folder is None else folder.absolute())
 
 
 def make_executor(engine: str, workers: int | None) -> "Executor":

@@ -2,14 +2,16 @@
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compactds.configs.recipe import Recipe
+from compactds.configs.sizes import format_bytes
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, vectors_spec
+from compactds.datastore.encoders.base import Steady
 from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
 from compactds.datastore.files import find_damage
 from compactds.datastore.manifest import Manifest, SegmentRecord, read_manifest
@@ -43,8 +45,8 @@ class BuildResult:
 
     `resumed` tells that it went on from an earlier run, `unchanged` that the store was up to date and
     nothing was done. `removed` counts documents that filters left out, `duplicates` and `contaminated` among
-    them. `truncated` counts passages an encoder could not read whole. `seconds` include `loading_s`, what
-    it took to load encoders.
+    them. `truncated` counts passages an encoder could not read whole, `cached` vectors that came from the
+    embedding cache. `seconds` include `loading_s`, what it took to load encoders.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class BuildResult:
     removed: int = 0
     contaminated: int = 0
     loading_s: float = 0.0
+    cached: int = 0
 
 
 def build(
@@ -151,6 +154,9 @@ class BuildRun:
         passages = pipeline.passages(documents, self._passage_options(), measures)
         with pipeline.ledger.timed("encode"):
             assembly, counts = self._encode(workspace, encoders, documents.records, passages, schema)
+        for of_shards in counts.values():
+            truncated, cached = ([getattr(c, name) for c in of_shards] for name in ("truncated", "cached"))
+            pipeline.ledger.encode(passages.sources, truncated, cached)
         with pipeline.ledger.timed("write"):
             writer = assemble_rows(workspace, assembly, self._progress)
         account = self._account(pipeline.ledger, counts, resumed)
@@ -257,9 +263,9 @@ class BuildRun:
         records: int,
         passages: Passages,
         schema: Schema,
-    ) -> tuple[Assembly, dict[str, EncodingCount]]:
+    ) -> tuple[Assembly, dict[str, tuple[EncodingCount, ...]]]:
         dtype = self._recipe.exact.dtype
-        counts: dict[str, EncodingCount] = {}
+        counts: dict[str, tuple[EncodingCount, ...]] = {}
         if self._recipe.has_vectors:
             self._progress.stage("taking vectors", passages.total)
             given = take_given_vectors(
@@ -271,6 +277,7 @@ class BuildRun:
             specs = [encoders.get("ann", encoders["exact"]).spec, encoders["exact"].spec]
             plan = self._plan(passages.total, specs[0])  # a budget too small is told before hours of work
             passager = Passager(self._passage_options(), list(encoders.values()))
+            self._tell_of_cache(encoders)
             for role, encoder in encoders.items():
                 stage = f"encoding ({role})" if len(encoders) > 1 else "encoding"
                 self._progress.stage(stage, passages.total)
@@ -297,15 +304,24 @@ class BuildRun:
         )
         return assembly, counts
 
+    def _tell_of_cache(self, encoders: Mapping[str, Encoder]) -> None:
+        """Say where vectors are kept, if any are."""
+        if self._cache is not None and any(isinstance(encoder, Steady) for encoder in encoders.values()):
+            size = format_bytes(self._cache.limit_bytes)
+            self._progress.note(f"Vectors are kept for other builds in {self._cache.folder}, at most {size}.")
+
     def _plan(self, passages: int, spec: EncoderSpec) -> IndexPlan:
         index = self._recipe.index
         return choose_index(passages, spec.dimension, memory_bytes=index.memory_bytes, kind=index.kind)
 
-    def _account(self, ledger: Ledger, counts: Mapping[str, EncodingCount], resumed: bool) -> dict[str, Any]:
+    def _account(
+        self, ledger: Ledger, counts: Mapping[str, Sequence[EncodingCount]], resumed: bool
+    ) -> dict[str, Any]:
         account = {
             **ledger.to_json(),
-            "truncated": sum(count.truncated for count in counts.values()),
-            "zero_vectors": sum(count.zero for count in counts.values()),
+            "truncated": sum(line.truncated for line in ledger.sources),
+            "zero_vectors": sum(count.zero for of_shards in counts.values() for count in of_shards),
+            "cached": sum(line.cached for line in ledger.sources),
             "resumed": resumed,
             "software": software(),
         }
@@ -364,6 +380,7 @@ def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
         removed=outcome.total("removed"),
         contaminated=outcome.total("contaminated"),
         loading_s=account.get("seconds", {}).get("load encoders", 0.0),
+        cached=account.get("cached", 0),
     )
 
 

@@ -84,7 +84,7 @@ class EmbeddingCache:
         """How many bytes of vectors were removed, to keep to the limit."""
         with self._no_trouble():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            options.folder.chmod(0o700)
+            self._folder.parent.chmod(0o700)
             self._check_probe(spec)
 
     def find(self, keys: Keys) -> tuple[Vectors, NDArray[np.bool_]]:

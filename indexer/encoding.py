@@ -34,11 +34,6 @@ class EncodingCount:
     zero: int = 0
     cached: int = 0
 
-    def __add__(self, other: "EncodingCount") -> "EncodingCount":
-        return EncodingCount(
-            self.truncated + other.truncated, self.zero + other.zero, self.cached + other.cached
-        )
-
 
 def encode_shards(
     workspace: Workspace,
@@ -49,14 +44,14 @@ def encode_shards(
     dtype: str,
     progress: Progress,
     cache: CacheOptions | None = None,
-) -> EncodingCount:
-    """Encode the passages of all shards that have no vectors yet; return the counts of all shards.
+) -> tuple[EncodingCount, ...]:
+    """Encode the passages of all shards that have no vectors yet; return the count of every shard.
 
     A shard is encoded in an order that depends on nothing but the shard, so a resumed build computes
     exactly what an uninterrupted one does. Vectors that `cache` holds are taken from there, if the encoder
     is a `Steady` one; they are the ones that would be computed.
     """
-    total = EncodingCount()
+    counts: list[EncodingCount] = []
     known = open_cache(cache, encoder, dtype)
     for number in range(shards):
         state = f"encoded-{role}-{number:06d}"
@@ -67,10 +62,10 @@ def encode_shards(
         else:
             count = encode_shard(workspace, number, encoder, role, passager, dtype, progress, known)
             workspace.write_state(state, asdict(count))
-        total += count
+        counts.append(count)
     if known is not None:
-        _tell(known, total, progress)
-    return total
+        _tell(known, sum(count.cached for count in counts), progress)
+    return tuple(counts)
 
 
 def encode_shard(
@@ -149,9 +144,9 @@ def _check_finite(vectors: NDArray[Any], model: str, shard: int, dtype: str) -> 
         )
 
 
-def _tell(cache: EmbeddingCache, count: EncodingCount, progress: Progress) -> None:
-    if count.cached:
-        progress.note(f"{count.cached:,} vectors came from the embedding cache.")
+def _tell(cache: EmbeddingCache, cached: int, progress: Progress) -> None:
+    if cached:
+        progress.note(f"{cached:,} vectors came from the embedding cache.")
     if cache.dropped_bytes:
         progress.note(
             f"The embedding cache is full: {cache.dropped_bytes:,} bytes, used longest ago, were dropped."

@@ -31,6 +31,7 @@ class SourceLine:
     words_out: int = 0
     passages: int = 0
     truncated: int = 0
+    cached: int = 0
 
 
 class Ledger:
@@ -83,6 +84,12 @@ class Ledger:
         line.documents_out += result["documents"]
         line.words_out += result["words"]
         line.passages += sum(result["passages"])
+
+    def encode(self, sources: Sequence[int], truncated: Sequence[int], cached: Sequence[int]) -> None:
+        """Take of every shard the source it is of, and how many texts were cut and vectors kept before."""
+        for source, cut, kept in zip(sources, truncated, cached, strict=True):
+            self.sources[source].truncated += cut
+            self.sources[source].cached += kept
 
     def removed(self) -> list[dict[str, Any]]:
         """Return what was removed: a record for each source, filter and reason, in order of sources."""

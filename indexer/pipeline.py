@@ -315,7 +315,11 @@ def filter_steps(recipe: Recipe) -> tuple[FilterStep, ...]:
 
 
 def tokenizer_json(encoder: Encoder) -> str | None:
-    """Return an encoder's tokenizer in its serialised form, or None if it gives none away."""
-    counter = getattr(encoder, "_tokens", None)
-    tokenizer = getattr(counter, "_tokenizer", None)
-    return None if tokenizer is None else str(tokenizer.to_str())
+    """Return an encoder's tokenizer in its serialised form, or None if it gives none away.
+
+    Raises EncoderError for a tokenizer that cannot be given, and for a limit that leaves no room for text.
+    """
+    given: str | None = getattr(encoder, "tokenizer_json", None)
+    if given is not None:
+        assert encoder.overhead_tokens >= 0  # what raises for such a limit
+    return given

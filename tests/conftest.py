@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Read when numpy, faiss and torch are loaded: for data as small as these, threads of theirs that wait for a
@@ -10,6 +10,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# The hub's cache stays where it is when the tests' own cache folder is set below.
+os.environ.setdefault(
+    "HF_HOME", str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface")
+)
 
 import numpy as np
 import pytest
@@ -21,6 +26,14 @@ vote state trade price money market tax war peace king queen empire city school 
 set graph angle circle line sum mean chance test code data loop key lock virus cipher tree queue stack
 food fat sugar iron diet sleep dream memory fear habit mind voltage current wire signal noise wave
 """.split()  # noqa: SIM905 - a list of literals would be five times as long
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what builds from the command line cache out of the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

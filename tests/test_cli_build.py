@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from compactds.cli.main import app
 from compactds.configs.recipe import EncoderConfig
 from compactds.indexer.build import BuildResult
+from compactds.indexer.embedding_cache import CacheOptions
 
 build_module = importlib.import_module("compactds.indexer.build")
 
@@ -45,9 +46,10 @@ def built(monkeypatch):
         result = RESULT
         recipe = None
         out = None
+        cache = None
 
-    def build(recipe, out, *, progress, encoder, executor):
-        Built.recipe, Built.out = recipe, out
+    def build(recipe, out, *, progress, encoder, executor, cache):
+        Built.recipe, Built.out, Built.cache = recipe, out, cache
         progress.stage("reading", None)
         progress.advance(3)
         if isinstance(Built.result, BaseException):
@@ -116,6 +118,8 @@ def test_the_printed_recipe_builds_the_same(built, tmp_path):
         (["a", "-o", "s", "--attribute", "year=int"], "command line: 'year' in [attributes] is 'int'"),
         (["a", "-o", "s", "--memory", "12XB"], "command line: 'memory' in [index] is '12XB'"),
         (["a", "-o", "s", "--words", "0"], "--words"),
+        (["a", "-o", "s", "--cache", "c", "--no-cache"], "contradicts --cache"),
+        (["a", "-o", "s", "--cache", __file__], "is a file"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_read(built, arguments, message):
@@ -123,6 +127,19 @@ def test_wrong_use_is_told_before_anything_is_read(built, arguments, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert built.recipe is None
+
+
+def test_vectors_are_kept_in_the_users_cache_or_where_told_or_nowhere(built, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run("a", "-o", "s")
+    assert built.cache == CacheOptions(tmp_path / "home" / "compactds")
+    usual = built.recipe
+    run("a", "-o", "s", "--cache", "mine")
+    assert built.cache == CacheOptions(tmp_path / "mine")
+    run("a", "-o", "s", "--no-cache")
+    assert built.cache is None
+    assert built.recipe == usual
 
 
 def test_a_recipe_that_is_missing_fails_like_any_missing_file(built):

@@ -25,6 +25,7 @@ from compactds.datastore.errors import (
 from compactds.datastore.verify import verify
 from compactds.filters import FieldType
 from compactds.indexer.build import build
+from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.errors import (
     AttributeTypeError,
     BuildError,
@@ -501,6 +502,30 @@ def test_long_passages_kept_whole_are_counted_as_truncated(tmp_path, corpus, tin
     result = build(wanted, tmp_path / "store", encoder=encoder)
     assert result.passages == 60
     assert result.truncated > 20
+
+
+def test_what_is_truncated_and_cached_is_counted_for_each_source(
+    tmp_path, records, write_jsonl, tiny_model, encoder
+):
+    long, short = "light and heat " * 20, "light and heat"
+    paths = [
+        write_jsonl(
+            tmp_path / f"{name}.jsonl", [{"id": f"{name}{n}", "text": f"{text} {n}"} for n in range(5)]
+        )
+        for name, text in (("short", short), ("long", long))
+    ]
+    wanted = recipe_for([*map(str, paths)], {"encoder.model": str(tiny_model), "passages.split": False})
+    cache, told = CacheOptions(tmp_path / "cache", limit_bytes=2 * 10**9), StopAfter(-1)
+    for out, kept in (("first", 0), ("again", 5)):
+        result = build(wanted, tmp_path / out, encoder=encoder, cache=cache, progress=told)
+        assert (result.truncated, result.cached) == (5, 2 * kept)
+        (path,) = (tmp_path / out).glob("segments/*/ledger.json")
+        ledger = json.loads(path.read_text())
+        assert [(line["name"], line["truncated"], line["cached"]) for line in ledger["sources"]] == [
+            ("short", 0, kept),
+            ("long", 5, kept),
+        ]
+    assert told.notes.count(f"Vectors are kept for other builds in {cache.folder}, at most 2.0 GB.") == 2
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])

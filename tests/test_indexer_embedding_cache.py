@@ -309,7 +309,7 @@ class TestEndpoints:
 class TestSharing:
     def test_nobody_else_may_look(self, caches):
         caches.keep(["a"])
-        assert caches.folder.stat().st_mode & 0o777 == 0o700
+        assert (caches.folder / "vectors").stat().st_mode & 0o777 == 0o700
 
     def test_threads_and_processes_add_at_once_and_lose_nothing(self, caches, monkeypatch):
         monkeypatch.setattr(embedding_cache, "SMALL_SEGMENTS", 3)

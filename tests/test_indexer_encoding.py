@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +75,8 @@ def encode(root, shards, encoder, cache=None, dtype="float16"):
     """Encode shards in a new workspace; return the bytes of the vectors, the count, and what was told."""
     shutil.rmtree(root, ignore_errors=True)
     workspace, told = workspace_of(root, shards), Told()
-    count = encode_shards(workspace, len(shards), encoder, "exact", PASSAGER, dtype, told, cache)
+    counts = encode_shards(workspace, len(shards), encoder, "exact", PASSAGER, dtype, told, cache)
+    count = EncodingCount(*(sum(column) for column in zip(*map(astuple, counts), strict=True)))
     assert told.done == sum(map(len, shards))
     files = [(workspace.shards / f"{number:06d}.exact.npy").read_bytes() for number in range(len(shards))]
     return files, count, told.notes
@@ -144,8 +145,8 @@ class TestCache:
         workspace, encoder = workspace_of(tmp_path / "work", [TEXTS[:50], TEXTS[50:]]), WordEncoder()
         arguments = (encoder, "exact", PASSAGER, "float16", Told())
         first = encode_shards(workspace, 1, *arguments, cache)
-        assert encode_shards(workspace, 2, *arguments, cache) == EncodingCount(0, 0, 0)
-        assert first == EncodingCount(0, 0, 0)
+        assert encode_shards(workspace, 2, *arguments, cache) == (EncodingCount(0, 0, 0),) * 2
+        assert first == (EncodingCount(0, 0, 0),)
         assert len(encoder.encoded) == 90
 
 
