@@ -283,12 +283,17 @@ class TestChoice:
     def test_a_small_budget_gets_codes_even_for_few_passages(self):
         assert choose_index(9_000, 384, memory_bytes=10 << 20).kind == "ivf"
 
+    @pytest.mark.parametrize("rows", [1, 15, 38])
+    def test_rows_too_few_for_codes_get_a_flat_index_and_are_told_so(self, rows):
+        plan = choose_index(rows, 384, memory_bytes=1 << 30, kind="ivf")
+        assert (plan.kind, plan.reason) == ("flat", f"{rows} passages are too few to train codes on")
+
     def test_a_budget_too_small_says_the_least_that_would_do(self):
         with pytest.raises(BudgetError, match=r"Give at least [\d,]+ bytes"):
             choose_index(1_000_000, 384, memory_bytes=1 << 20)
 
     def test_a_kind_that_is_asked_for_is_taken(self):
-        kinds = [choose_index(100, 384, memory_bytes=1 << 30, kind=kind).kind for kind in KINDS]
+        kinds = [choose_index(1_000, 384, memory_bytes=1 << 30, kind=kind).kind for kind in KINDS]
         assert kinds == list(KINDS)
 
     @pytest.mark.parametrize("dimension", [2, 7, 32, 100, 256, 384, 768, 1024, 4096])

