@@ -50,6 +50,9 @@ def evaluate(
     recall: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="The recall to search with; 1 is exact search.")
     ] = None,
+    decontaminate: Annotated[
+        bool, typer.Option("--decontaminate", help="Leave out passages that overlap with a task's questions.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many questions per subject, or queries per task.")
     ] = None,
@@ -110,6 +113,7 @@ def evaluate(
             depth=depth,
             split=split,
             max_k=limits.get("max_k", MAX_K),
+            decontaminate=decontaminate,
         )
         # Everything is read and checked before the first search.
         loaded = [_load(kind, path, demo, options) for kind, path in named]
@@ -197,6 +201,7 @@ def _settings(options: "Options", where: str | None, outcomes: "Sequence[Outcome
         "top_n": options.top_n,
         "where": where,
         "recall": options.asking.recall,
+        "decontaminate": options.decontaminate or None,
         "limit": options.limit,
         "seed": options.seed,
         "split": options.split,

@@ -3,6 +3,7 @@
 import os
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,14 +32,21 @@ def search(
     recall: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="The recall to aim at; 1 is exact search.")
     ] = None,
+    exclude_overlap: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Evaluation questions, a file or folder: show no passage that overlaps."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Search a store for passages that answer a question."""
     condition = where_condition(where)
+    options = {} if exclude_overlap is None else {"exclude_overlap_with": _questions(exclude_overlap)}
     with open_store(store, os.environ.get(KEY_VARIABLE)) as engine:
         check_search(engine, where=condition, k=k, candidates=candidates, recall=recall, queries=[query])
         load_encoders(engine)
-        hits = engine.search(query, k=k, where=condition, candidates=candidates, recall=recall)
+        hits = engine.search(query, k=k, where=condition, candidates=candidates, recall=recall, **options)
     if json:
         say_json({"query": query, "hits": [asdict(hit) for hit in hits], "report": asdict(hits.report)})
         return
@@ -47,12 +55,20 @@ def search(
     report = hits.report
     if getattr(report, "truncated", False):
         warn("the query is longer than the encoder reads; its end was not used")
+    left_out = f"{report.excluded:,} left out for overlap, " if exclude_overlap is not None else ""
     took = sum(report.timings_ms.values())
     say(
         f"{len(hits)} of {report.matching:,} matching passages, plan {report.plan}, "
-        f"{report.candidates:,} scored exactly, {took:.1f} ms",
+        f"{report.candidates:,} scored exactly, {left_out}{took:.1f} ms",
         dim=True,
     )
+
+
+def _questions(path: Path) -> list[str]:
+    from compactds.clients.questions import overlap_texts
+    from compactds.filters.corpus.overlap_files import read_question_files
+
+    return overlap_texts(read_question_files(path))
 
 
 def _show(hit: Any) -> None:

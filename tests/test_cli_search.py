@@ -89,6 +89,23 @@ def test_a_folder_is_opened_searched_and_closed():
     assert Engine.last.closed
 
 
+@pytest.mark.parametrize("store", ["store", "http://127.0.0.1:1"])
+def test_questions_of_a_file_are_excluded(tmp_path, store):
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"question": "Why is it?", "choices": ["a", "b"]}\n')
+    done = run(store, "why?", "--exclude-overlap", file)
+    assert done.exit_code == 0, done.stderr
+    assert Engine.last.asked["exclude_overlap_with"] == ["Why is it? \na \nb", "Why is it?"]
+    assert "0 left out for overlap" in done.stderr + done.stdout
+    assert "left out" not in run(store, "why?").stdout
+
+
+def test_a_file_without_questions_is_refused(tmp_path):
+    done = run("store", "why?", "--exclude-overlap", tmp_path / "none.jsonl")
+    assert done.exit_code != 0
+    assert "there are no questions at" in done.stderr
+
+
 def test_a_server_is_asked_with_the_key_from_the_environment(monkeypatch):
     assert run("http://127.0.0.1:1", "why?").exit_code == 0
     assert Engine.last.opened == ("http://127.0.0.1:1", None)

@@ -59,6 +59,18 @@ def figures(document):
     }
 
 
+def test_decontaminated_the_store_does_not_find_the_documents_that_the_queries_are(store, collection):
+    asked = ("--tasks", f"retrieval={collection}", "--measures", "RR@10", "--decontaminate", "--json")
+    done = run(store, *asked)
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["settings"]["decontaminate"] is True
+    assert figures(document) == {(f"retrieval {collection.name}", "RR@10"): 0.0}
+    with Datastore.open(store) as opened, serving(opened, ServerSettings(port=0)) as url:
+        served = run(url, *asked)
+    assert figures(json.loads(served.stdout)) == figures(document)
+
+
 def test_a_store_finds_the_documents_that_the_queries_are(store, collection):
     done = run(store, "--tasks", f"retrieval={collection}", "recall", "--measures", "nDCG@10,RR@10", "--json")
     assert done.exit_code == 0, done.stderr

@@ -5,6 +5,8 @@ import pytest
 from compactds.clients.evaluation.errors import EvaluationError
 from compactds.clients.evaluation.searching import Asking
 from compactds.clients.evaluation.suite import KINDS, Options, load_task
+from compactds.clients.evaluation.tasks import Question
+from compactds.clients.questions import overlap_texts
 from compactds.clients.results import Hit, Passage
 
 
@@ -81,6 +83,48 @@ def test_options_reach_the_searches(paths):
     searcher.calls.clear()
     load_task("recall", str(paths["recall"]), options).run(searcher)
     assert {call[1:] for call in searcher.calls} == {(4, "year = 1", 0.9), (4, "year = 1", 1.0)}
+
+
+class Clean(Fixed):
+    """Remember which questions passages must not overlap with."""
+
+    def search(self, query, /, *, k, where=None, recall=None, exclude_overlap_with):
+        self.calls.append(exclude_overlap_with)
+        return Fixed().search(query, k=k)
+
+
+@pytest.mark.parametrize(
+    ("kind", "questions"),
+    [
+        ("retrieval", ["query 1", "query 2", "query 3"]),
+        ("recall", ["query 1", "query 2", "query 3"]),
+        ("mmlu", ["q \na \nb \nc \nd"]),
+        ("arc", ["Why? \na \nb"]),
+        ("choices", ["Why? \na \nb \nc"]),
+    ],
+)
+def test_decontamination_excludes_what_overlaps_with_the_tasks_own_questions(paths, kind, questions):
+    searcher = Clean()
+    load_task(kind, str(paths[kind]), Options(decontaminate=True)).run(searcher)
+    assert searcher.calls
+    assert all(call == questions for call in searcher.calls)
+
+
+def test_short_questions_are_excluded_without_their_choices_too_unless_several_begin_with_them():
+    long = " ".join(f"word{n}" for n in range(13))
+    texts = ["Which is true?", "Which is true?", "Who found radium?", long, " "]
+    choices = [("a", "b"), ("c", "d"), ("Curie",), ("x",), ()]
+    questions = [
+        Question(str(n), "", text, theirs, 0)
+        for n, (text, theirs) in enumerate(zip(texts, choices, strict=True))
+    ]
+    assert overlap_texts(questions) == [
+        "Which is true? \na \nb",
+        "Which is true? \nc \nd",
+        "Who found radium? \nCurie",
+        f"{long} \nx",
+        "Who found radium?",
+    ]
 
 
 def test_a_split_is_the_collections_and_leaves_other_tasks_alone(paths):

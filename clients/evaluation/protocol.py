@@ -36,7 +36,17 @@ class Searcher(Protocol):
     """Answer a batch of queries; `compactds.datastore.Datastore` and `compactds.clients.Client` do."""
 
     def search(
-        self, query: Sequence[str], /, *, k: int, where: Any = None, recall: float | None = None
+        self,
+        query: Sequence[str],
+        /,
+        *,
+        k: int,
+        where: Any = None,
+        recall: float | None = None,
+        exclude_overlap_with: Sequence[str] | None = None,
     ) -> Sequence[Sequence[Hit]]:
-        """Return at most `k` hits for each query, best first; `recall=1.0` searches exactly."""
+        """Return at most `k` hits for each query, best first; `recall=1.0` searches exactly.
+
+        `exclude_overlap_with` is passed only by evaluations that leave out what holds their questions.
+        """
         ...

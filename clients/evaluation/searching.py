@@ -32,7 +32,7 @@ def check_count(name: str, value: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Say how queries are asked: `where` and `recall` go to every search as they are.
+    """Say how queries are asked: `where`, `recall` and `exclude_overlap_with` go to every search as they are.
 
     A search holds at most `batch_size` queries, and fewer if they ask for more than `max_hits`
     passages together.
@@ -42,6 +42,7 @@ class Asking:
     recall: float | None = None
     batch_size: int = BATCH_SIZE
     max_hits: int = MAX_HITS
+    exclude_overlap_with: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size)
@@ -70,11 +71,12 @@ def ask(
     """Search for all queries; raise EvaluationError if a batch comes back with another length."""
     found: list[Sequence[Hit]] = []
     seconds = 0.0
+    options = {"exclude_overlap_with": asking.exclude_overlap_with} if asking.exclude_overlap_with else {}
     size = max(1, min(asking.batch_size, asking.max_hits // k))
     for start in range(0, len(queries), size):
         batch = list(queries[start : start + size])
         begun = time.perf_counter()
-        results = searcher.search(batch, k=k, where=asking.where, recall=asking.recall)
+        results = searcher.search(batch, k=k, where=asking.where, recall=asking.recall, **options)
         seconds += time.perf_counter() - begun
         if len(results) != len(batch):
             raise EvaluationError(

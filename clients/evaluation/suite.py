@@ -1,7 +1,7 @@
 """Name tasks by kind and path, check them all, then run them one after the other."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from compactds.clients.evaluation.beir import Collection, read_collection
 from compactds.clients.evaluation.choices import evaluate_choices
@@ -16,6 +16,7 @@ from compactds.clients.evaluation.retrieval import MAX_K, Run, evaluate_retrieva
 from compactds.clients.evaluation.sampling import sample, sample_by_subject, sample_collection
 from compactds.clients.evaluation.searching import PLAIN, Asking, Progress, ignore_progress
 from compactds.clients.evaluation.tasks import Question, load_arc, load_mmlu, load_questions
+from compactds.clients.questions import overlap_texts
 
 KINDS = ("retrieval", "mmlu", "arc", "choices", "recall")
 
@@ -26,7 +27,7 @@ class Options:
 
     `k` is that of recall@k; `top_n` hits score a choice; `limit` bounds the questions of a subject and
     the queries of other tasks; `split` is a collection's; `depth` and `max_k` are those of
-    `evaluate_retrieval`.
+    `evaluate_retrieval`. With `decontaminate` no passage counts that overlaps with a question of its task.
     """
 
     asking: Asking = PLAIN
@@ -38,6 +39,13 @@ class Options:
     depth: int | None = None
     split: str | None = None
     max_k: int = MAX_K
+    decontaminate: bool = False
+
+    def asking_for(self, questions: Sequence[Question]) -> Asking:
+        """Return how a task of these questions asks its queries."""
+        if not self.decontaminate:
+            return self.asking
+        return replace(self.asking, exclude_overlap_with=overlap_texts(questions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +99,14 @@ def _retrieval(collection: Collection, options: Options, name: str | None) -> Ta
     if options.limit is not None:
         collection = sample_collection(collection, options.limit, options.seed)
     label = name or f"retrieval {collection.name}"
+    asking = options.asking_for(_plain_questions(collection.queries.values()))
 
     def run(searcher: Searcher, progress: Progress) -> Outcome:
         report = evaluate_retrieval(
             searcher,
             collection,
             options.measures,
-            asking=options.asking,
+            asking=asking,
             depth=options.depth,
             max_k=options.max_k,
             seed=options.seed,
@@ -111,10 +120,11 @@ def _retrieval(collection: Collection, options: Options, name: str | None) -> Ta
 def _recall(queries: list[str], options: Options, name: str) -> Task:
     if options.limit is not None:
         queries = sample(queries, options.limit, options.seed)
+    asking = options.asking_for(_plain_questions(queries))
 
     def run(searcher: Searcher, progress: Progress) -> Outcome:
         report = recall_against_exact(
-            searcher, queries, options.k, asking=options.asking, seed=options.seed, progress=progress
+            searcher, queries, options.k, asking=asking, seed=options.seed, progress=progress
         )
         return Outcome(recall_result(name, report))
 
@@ -124,11 +134,14 @@ def _recall(queries: list[str], options: Options, name: str) -> Task:
 def _choices(questions: list[Question], options: Options, name: str) -> Task:
     if options.limit is not None:
         questions = sample_by_subject(questions, options.limit, options.seed)
+    asking = options.asking_for(questions)
 
     def run(searcher: Searcher, progress: Progress) -> Outcome:
-        report = evaluate_choices(
-            searcher, questions, top_n=options.top_n, asking=options.asking, progress=progress
-        )
+        report = evaluate_choices(searcher, questions, top_n=options.top_n, asking=asking, progress=progress)
         return Outcome(choices_result(name, report))
 
     return Task(name, sum(len(question.choices) for question in questions), run)
+
+
+def _plain_questions(texts: Iterable[str]) -> list[Question]:
+    return [Question("", "", text, (), 0) for text in texts]
