@@ -14,7 +14,9 @@ from compactds.clients.errors import ClientError
 from compactds.configs.errors import ConfigFileError, UnknownKeyError
 from compactds.datastore.errors import SearchError, StoreNotFoundError
 
-SUBCOMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+SUBCOMMANDS = sorted(
+    command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands
+)
 HEAVY = ("numpy", "torch", "faiss", "pyarrow", "sentence_transformers", "duckdb", "fastapi")
 
 runner = CliRunner()
