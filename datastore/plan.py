@@ -73,7 +73,8 @@ def choose_plan(
         return exact
     plans = _filtered(matching, rows, wanted, effort, index, costs) if filtered else []
     if not filtered:
-        plans = [Plan("ann", wanted, effort, costs.query_us + index.worth(effort) * costs.code_us)]
+        proposing_us = costs.query_us + index.worth(effort) * costs.code_us
+        plans = [Plan("ann", wanted, effort, proposing_us + wanted * costs.row_us)]
     plans = [exact, *plans]
     for plan in plans:
         if plan.name == asked.plan:
@@ -94,10 +95,9 @@ def _filtered(
         met = expected_rows(worth, share, rows)
         most_rows = max(worth, (matching * costs.row_us - costs.walk_us) / costs.code_us)
         walking_us = costs.walk_us + met * costs.code_us + scoring_us
-        plans = [
-            Plan("lists", wanted, effort, walking_us, most_rows),
-            Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us),
-        ]
+        plans = [Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us)]
+        if not index.exact:  # such an index has no lists to walk
+            plans.insert(0, Plan("lists", wanted, effort, walking_us, most_rows))
     if share >= OPEN_FROM_SHARE:
         more = min(rows, int(OPEN_SPARE * wanted / share) + 1)
         proposing_us = costs.query_us + worth * costs.code_us + (more - wanted) * costs.row_us

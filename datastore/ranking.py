@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compactds.datastore.ann.base import NO_ROW, Rows, Scores
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.queries import Effort, Queries
 from compactds.datastore.search import EMPTY, Ranking, merge, search_segment
@@ -82,11 +83,8 @@ def _rank_alike(
         plans.append(plan)
         found.append([(ranking, offset) for ranking in rankings])
     if len(found) == 1:
-        (plan,), merged = plans, [ranking for ranking, _ in found[0]]
-        return [
-            Answer(ranking, plan.name, plan.predicted_us / 1000, count_rows(allowed)) for ranking in merged
-        ]
-    if found:
+        merged = [ranking for ranking, _ in found[0]]
+    elif found:
         merged = [merge(per_segment, effort.k) for per_segment in zip(*found, strict=True)]
     else:
         merged = [EMPTY] * len(queries.proposing)
@@ -96,9 +94,9 @@ def _rank_alike(
     return [Answer(ranking, name, predicted_ms, matching) for ranking in merged]
 
 
-def fill(answers: Sequence[Answer], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and scores of shape (n, k); places without a row hold -1 and a score of -inf."""
-    rows = np.full((len(answers), k), -1, np.int64)
+def fill(answers: Sequence[Answer], k: int) -> tuple[Rows, Scores]:
+    """Return rows and scores of shape (n, k); places without a row hold NO_ROW and a score of -inf."""
+    rows = np.full((len(answers), k), NO_ROW, np.int64)
     scores = np.full(rows.shape, -np.inf, np.float32)
     for place, answer in enumerate(answers):
         found = len(answer.ranking.rows)

@@ -107,3 +107,29 @@ def write_jsonl() -> Callable[[Path, list[dict[str, object]]], Path]:
         return path
 
     return write
+
+
+BERT_WORDS = ["sky", "is", "blue", "light", "and", "energy", "cell", "of", "the", "red", "?"]
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory):
+    """A transformer of random weights that reads 48 tokens, on disk."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    vocabulary = {
+        word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *BERT_WORDS])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, ends)
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=48, **names).save_pretrained(folder)
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    BertModel(BertConfig(len(vocabulary), **sizes, max_position_embeddings=48)).save_pretrained(folder)
+    return folder

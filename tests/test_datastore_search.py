@@ -215,6 +215,15 @@ class TestPlan:
         assert plan(k=50).candidates == 640
         assert plan(k=50, candidates=60).candidates == 60
 
+    def test_the_prediction_of_an_open_search_counts_the_scoring_of_its_candidates(self):
+        assert plan().predicted_us == pytest.approx(30 + 3_200 * 0.006 + 128 * 0.2)
+
+    def test_an_index_that_keeps_no_lists_has_none_walked(self):
+        class Flat(Lists):
+            exact = True
+
+        assert plan(filtered=True, matching=40_000, index=Flat(), plan="lists").name == "codes"
+
     def test_dearer_work_is_predicted_to_cost_more(self):
         costs = [plan(filtered=True, matching=m, plan="lists").predicted_us for m in (90_000, 9_000, 900)]
         assert costs == sorted(costs)

@@ -5,6 +5,7 @@ passages with their text.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,19 @@ TEXT_WORDS = 100
 def build(vectors: Any, folder: Path, _threads: int, options: dict[str, Any]) -> None:
     """Write records, each with a text of 100 words, and vectors; build a store; remove what it came from."""
     draw = np.random.default_rng(1)
+    texts = (
+        f"{row} " + " ".join(WORDS[number] for number in draw.integers(0, len(WORDS), TEXT_WORDS))
+        for row in range(len(vectors))
+    )
+    records = ({"id": str(row), "text": text} for row, text in enumerate(texts))
+    store_of(records, vectors, folder, options)
+
+
+def store_of(rows: Iterable[dict[str, Any]], vectors: Any, folder: Path, options: dict[str, Any]) -> None:
+    """Build a store of records with ready-made vectors, and remove the files it came from."""
     records, given = folder / "records.jsonl", folder / "vectors.npy"
     with records.open("w", encoding="utf-8") as out:
-        for row in range(len(vectors)):
-            text = " ".join(WORDS[number] for number in draw.integers(0, len(WORDS), TEXT_WORDS))
-            out.write(json.dumps({"id": str(row), "text": f"{row} {text}"}) + "\n")
+        out.writelines(json.dumps(row) + "\n" for row in rows)
     np.save(given, vectors)
     recipe = recipe_for([str(records)], {"vectors": str(given), **options.get("recipe", {})})
     build_store(recipe, folder / "store")

@@ -1,22 +1,18 @@
 """compactds with filters: `nearest` with a where expression, the planner's choice or a plan forced on it."""
 
-import inspect
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks.peers.compactds_store import store_of
 from benchmarks.peers.filtered_where import Where, read_attributes
 from benchmarks.peers.worker import K
 
-from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.attributes import AttributeColumns
 from compactds.filters import parse_where
-from compactds.indexer.build import build as build_store
 
 PACKAGES = ("compactds", "faiss-cpu", "hnswlib", "numpy")
 PLANS = ("exact", "codes", "lists", "open")
@@ -26,16 +22,12 @@ TARGET = 0.95
 
 def build(vectors: Any, folder: Path, _threads: int, options: dict[str, Any]) -> None:
     """Build a store of records that hold their number as text, and the attributes."""
-    records, given = folder / "records.jsonl", folder / "vectors.npy"
-    with records.open("w", encoding="utf-8") as out:
-        for row, attributes in enumerate(read_attributes(options["attributes"], len(vectors))):
-            present = {name: value for name, value in attributes.items() if value is not None}
-            out.write(json.dumps({**present, "id": str(row), "text": f"row {row}"}) + "\n")
-    np.save(given, vectors)
-    recipe = recipe_for([str(records)], {"vectors": str(given), **options.get("recipe", {})})
-    build_store(recipe, folder / "store")
-    records.unlink()
-    given.unlink()
+    records = (
+        {name: value for name, value in attributes.items() if value is not None}
+        | {"id": str(row), "text": f"row {row}"}
+        for row, attributes in enumerate(read_attributes(options["attributes"], len(vectors)))
+    )
+    store_of(records, vectors, folder, options)
 
 
 class Store:
@@ -46,7 +38,7 @@ class Store:
         self.settings: list[dict[str, Any]] = [{"recall": TARGET}]
         if curve:
             self.settings = [{"recall": recall} for recall in RECALLS]
-        elif "plan" in inspect.signature(self.store.nearest).parameters:
+        else:
             self.settings += [{"recall": TARGET, "plan": plan} for plan in PLANS]
         self.plan: str | None = None
         self._uncached = [
