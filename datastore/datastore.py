@@ -237,11 +237,10 @@ class Datastore:
         if mark and position.isdecimal() and position.isascii() and len(position) < 10:
             for segment in self._open_segments:
                 for first in segment.lookup.first_rows(document_id):
-                    row = first + int(position)
-                    if row < segment.rows and not segment.is_deleted(row):
-                        passage = segment.passages.fetch([row])[0]
-                        if passage.id == passage_id:
-                            return passage
+                    last = min(first + int(position), segment.rows - 1)
+                    row, passage = segment.passages.find(document_id, int(position), first, last)
+                    if passage.id == passage_id and not segment.is_deleted(row):
+                        return passage
         raise PassageNotFoundError(
             f"no passage {passage_id!r} in this store.",
             value=passage_id,

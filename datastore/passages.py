@@ -6,6 +6,7 @@ place, so that a damaged one is told instead of returned.
 """
 
 import threading
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,24 @@ class PassageReader:
             except (ValueError, TypeError) as error:  # of a file without checksums
                 raise self._damaged(error) from error
         return passages
+
+    def find(self, document_id: str, position: int, first: int, last: int) -> tuple[int, Passage]:
+        """Return the row of a document's passage at `position`, and what is there: of `first` to `last`.
+
+        The passages of a document follow each other from row `first` on, in the order of their positions;
+        some positions may be missing, of passages that were left out. It is for the caller to compare the
+        passage's id: something else is returned if the document has no such passage.
+        """
+
+        def is_reached(row: int) -> bool:
+            (passage,) = self.fetch([row])
+            return passage.document_id != document_id or passage.position >= position
+
+        (passage,) = self.fetch([last])  # where it is if no position is missing
+        if (passage.document_id, passage.position) == (document_id, position):
+            return last, passage
+        row = min(bisect_left(range(last), True, first, key=is_reached), last)
+        return row, self.fetch([row])[0]
 
     def table(self, rows: NDArray[np.int64]) -> pa.Table:
         """Return the given rows, which ascend, with the columns of PASSAGE_SCHEMA, as they are stored.

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -52,6 +53,7 @@ class SegmentWriter:
         self.rows = 0
         self.documents = 0
         self._appended_documents = 0
+        self._last_document: str | None = None
         self._dimension = dimension
         self._dtype = dtype
         self._passages = PassageWriter(folder / PASSAGES_FILE)
@@ -73,9 +75,8 @@ class SegmentWriter:
         if sum(map(len, self._pending)) >= ROWS_PER_GROUP:
             self._write_attributes()
         write_array(self._vectors, self._stored(vectors))
-        positions = passages.column("position").to_numpy()
         names = passages.column("document_id")
-        firsts = np.flatnonzero(positions == 0).tolist()
+        firsts = np.flatnonzero(self._begins(names, passages.column("position").to_numpy())).tolist()
         entries = lookup_entries((names[offset].as_py(), self.rows + offset) for offset in firsts)
         write_array(self._lookup, entries)
         self._appended_documents += len(entries)
@@ -107,6 +108,15 @@ class SegmentWriter:
             dimension=self._dimension,
             dtype=self._dtype,
         )
+
+    def _begins(self, names: pa.ChunkedArray, positions: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Tell which rows begin a document: the first of its passages need not be that at position 0."""
+        begins = positions == 0
+        if len(names):
+            begins[0] |= names[0].as_py() != self._last_document
+            begins[1:] |= pc.not_equal(names.slice(1), names.slice(0, len(names) - 1)).to_numpy()
+            self._last_document = names[-1].as_py()
+        return begins
 
     def _stored(self, vectors: Vectors) -> NDArray[np.floating]:
         """Return the vectors as they are stored; raise StoreError for ones that cannot be."""

@@ -34,13 +34,11 @@ from compactds.indexer.encoding import GivenVectors
 from compactds.indexer.errors import AttributeTypeError, BuildError, HeldIdError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import kept_shard
+from compactds.indexer.growth import ADDITIONS
 from compactds.indexer.ledger import DUPLICATES
 from compactds.indexer.pipeline import Documents, held_list
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.workspace import WORK_FOLDER, Workspace, build_key, locked, read_table, settled
-
-ADDITIONS = "additions"
-"""What a manifest's recipe calls the account of what was added, a record for each time."""
 
 HELD_ALREADY = "held_already"
 """The reason of a document that is left out because the store holds it."""
@@ -134,7 +132,8 @@ class _Addition(BuildRun):
         executor: Executor | None,
         cache: CacheOptions | None,
     ) -> None:
-        super().__init__(recipe, store, progress, encoder, executor or LocalExecutor(), cache)
+        executor = executor or LocalExecutor()
+        super().__init__(recipe, store, progress, encoder, executor, cache, undoes_growth=True)  # it joins it
         self._store = manifest
         self._replaces_held = replaces_held
         self._base = hashlib.sha256((store / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -277,15 +276,9 @@ class _Addition(BuildRun):
         manifest = existing or self._store
         replaced = 0
         if self._replaces_held:
-            shards = (
-                workspace.read_shard(number, ["document_id", "position"]) for number in range(assembly.shards)
-            )
+            shards = (workspace.read_shard(number, ["document_id"]) for number in range(assembly.shards))
             ids = write_ids(
-                workspace.root / "ids.parquet",
-                (
-                    shard.filter(pc.equal(shard.column("position"), 0)).column(0).to_pylist()
-                    for shard in shards
-                ),
+                workspace.root / "ids.parquet", (shard.column(0).unique().to_pylist() for shard in shards)
             )
             found, _ = held_rows(self._out, manifest, ids)
             replaced = sum(part.documents for part in found.values())
@@ -310,12 +303,6 @@ class _Addition(BuildRun):
             measured=None,
         )
         return publish(self._out, workspace.segment, changed, replaces=self._store)
-
-
-def _document_ids(workspace: Workspace, shard: int) -> list[str]:
-    table = workspace.read_shard(shard, ["document_id", "position"])
-    ids: list[str] = table.filter(pc.equal(table.column("position"), 0)).column("document_id").to_pylist()
-    return ids
 
 
 def _index_settings(recipe: Recipe) -> dict[str, Any]:

@@ -211,3 +211,27 @@ def test_a_full_disk_leaves_the_entries_of_a_lookup_as_they_were(tmp_path, monke
     assert path.read_bytes() == content
     monkeypatch.undo()
     assert sort_lookup(path) == len(DocumentLookup(path)) == 2
+
+
+def test_a_passage_is_found_though_others_of_its_document_were_left_out(tmp_path):
+    kept = {"a": [0, 1, 2], "b": [3, 4, 9, 40, 41], "c": [7], "d": list(range(0, 100, 3)), "e": [0]}
+    rows = [
+        {"document_id": name, "position": position, "title": "", "text": f"{name}{position}"}
+        | {"source": "", "start": 0, "end": 1, "attributes": "{}"}
+        for name, positions in kept.items()
+        for position in positions
+    ]
+    with written(tmp_path / "passages.arrow") as writer:
+        writer.append(pa.Table.from_pylist(rows, PASSAGE_SCHEMA))
+    reader = PassageReader(tmp_path / "passages.arrow")
+    first = 0
+    for name, positions in kept.items():
+        for position in range(110):
+            last = min(first + position, len(rows) - 1)
+            row, passage = reader.find(name, position, first, last)
+            there = passage.id == f"{name}#{position}"
+            assert there == (position in positions)
+            assert not there or (
+                row == first + positions.index(position) and passage.text == rows[row]["text"]
+            )
+        first += len(positions)

@@ -49,6 +49,23 @@ def test_rows_come_back_as_they_were_appended(tmp_path):
     assert PassageReader(tmp_path / "passages.arrow").fetch([row])[0].id == "d33#0"
 
 
+def test_a_document_begins_with_the_first_of_its_passages_that_is_there(tmp_path):
+    """Whatever its position, and however the rows are parted."""
+    rows = [("a", 0), ("a", 2), ("b", 1), ("b", 2), ("b", 5), ("c", 3), ("d", 0)]
+    table = passages(len(rows))
+    for column, values in enumerate(zip(*rows, strict=True)):
+        table = table.set_column(
+            column, PASSAGE_SCHEMA.field(column), pa.array(values, table.schema.types[column])
+        )
+    with writer(tmp_path) as written:
+        for start, count in ((0, 1), (1, 3), (4, 0), (4, 3)):
+            part = table.slice(start, count)
+            written.append(part, attributes(count), np.ones((count, 4), np.float32))
+    assert written.documents == 4
+    lookup = DocumentLookup(tmp_path / "documents.lookup")
+    assert [lookup.first_rows(name) for name in "abcd"] == [[0], [2], [5], [6]]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 70_000.0])
 def test_vectors_that_cannot_be_stored_are_counted_and_refused(tmp_path, bad):
     vectors = np.ones((5, 4), np.float32)
