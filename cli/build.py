@@ -76,6 +76,9 @@ def build(
     ] = "local",
     cache: CacheFolder = None,
     no_cache: NoCache = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Build over a store that was added to or deleted from.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the filters remove from a sample; build nothing.")
     ] = False,
@@ -131,7 +134,7 @@ def build(
         raise typer.BadParameter("name the folder of the store", param_hint="'--out' / '-o'")
     kept = cache_options(cache, no_cache=no_cache)
     with Account(_processes(workers, executor)) as account:
-        result = run(recipe, out, workers=workers, engine=executor, cache=kept)
+        result = run(recipe, out, workers=workers, engine=executor, cache=kept, replace=replace)
     account.keep(result)
     if json:
         say_json({**asdict(result), "path": str(result.path)})
@@ -147,6 +150,7 @@ def run(
     workers: int | None = None,
     engine: str = "local",
     cache: "CacheOptions | None" = None,
+    replace: bool = False,
 ) -> "BuildResult":
     """Build with progress on standard error; say how to go on when it is stopped.
 
@@ -156,7 +160,9 @@ def run(
 
     try:
         with progress() as shown, closing(make_executor(engine, workers)) as executor:
-            return build_store(recipe, out, progress=shown, encoder=encoder, executor=executor, cache=cache)
+            return build_store(
+                recipe, out, progress=shown, encoder=encoder, executor=executor, cache=cache, replace=replace
+            )
     except KeyboardInterrupt as stop:
         warn("stopped; run the same command again to go on from here")
         raise typer.Exit(STOPPED) from stop

@@ -26,6 +26,7 @@ from compactds.indexer.encoding import EncodingCount, GivenVectors, encode_shard
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import CONTAMINATED_FILE
+from compactds.indexer.growth import check_not_grown
 from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_steps, source_options
@@ -75,6 +76,7 @@ def build(
     encoder: Encoder | None = None,
     executor: Executor | None = None,
     cache: CacheOptions | None = None,
+    replace: bool = False,
 ) -> BuildResult:
     """Build the datastore that `recipe` describes into the folder `out`, and publish it.
 
@@ -82,14 +84,24 @@ def build(
     build is gone on with when the same recipe over the same inputs is built again; if nothing changed
     since the store was built, nothing is done. `encoder` is used in place of loading the recipe's.
     `executor` runs the stages over documents, this process if left out; the store is the same whoever does.
-    Vectors that `cache` holds are taken from there, and new ones are kept in it.
+    Vectors that `cache` holds are taken from there, and new ones are kept in it. A store that was added to
+    or deleted from since it was built, and whose recipe or inputs have changed, is built over with `replace`
+    only.
 
     Raises CompactdsError: SourceError, RecordError, DuplicateIdError, AttributeTypeError,
-    EmptyCorpusError, EncoderError, BudgetError, StoreBusyError or BuildError.
+    EmptyCorpusError, EncoderError, BudgetError, StoreBusyError, GrownStoreError or BuildError.
     """
     started = time.perf_counter()
     with locked(out), disk_errors(out):
-        run = BuildRun(recipe, out, progress or LoggedProgress(), encoder, executor or LocalExecutor(), cache)
+        run = BuildRun(
+            recipe,
+            out,
+            progress or LoggedProgress(),
+            encoder,
+            executor or LocalExecutor(),
+            cache,
+            undoes_growth=replace,
+        )
         return _result(out, run.run(), time.perf_counter() - started)
 
 
@@ -121,6 +133,8 @@ class BuildRun:
         encoder: Encoder | None,
         executor: Executor,
         cache: CacheOptions | None = None,
+        *,
+        undoes_growth: bool = False,
     ) -> None:
         self._recipe = recipe
         self._out = out
@@ -128,6 +142,7 @@ class BuildRun:
         self._given = encoder
         self._executor = executor
         self._cache = cache
+        self._undoes_growth = undoes_growth
         self._sources = source_options(recipe)
         self._files = [list_input_files(options) for options in self._sources]
 
@@ -140,6 +155,8 @@ class BuildRun:
             Workspace.discard(self._out, key)
             self._progress.note(f"{self._out} is up to date: recipe and inputs are unchanged.")
             return Outcome(existing, {}, resumed=False, unchanged=True)
+        if existing is not None and not self._undoes_growth:
+            check_not_grown(self._out, existing)
         workspace, resumed = Workspace.open(self._out, key, documents_key)
         if resumed:
             self._progress.note("Going on where an earlier build stopped.")

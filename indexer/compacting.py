@@ -35,6 +35,7 @@ from compactds.datastore.writer import SegmentWriter, finish_segment, write_inde
 from compactds.indexer.disk import change_folder, disk_errors
 from compactds.indexer.encoding import encode_texts
 from compactds.indexer.filtering import CONTAMINATED_FILE
+from compactds.indexer.growth import DROPPED
 from compactds.indexer.ledger import merged
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.progress import LoggedProgress, Progress
@@ -118,7 +119,8 @@ class _Compaction:
 
     def run(self) -> Manifest:
         if not self._records:
-            return publish(self._store, None, replace(self._manifest, segments=()), replaces=self._manifest)
+            empty = replace(self._manifest, segments=(), recipe=self._recipe())
+            return publish(self._store, None, empty, replaces=self._manifest)
         started = time.perf_counter()
         plan = self._plan()  # a budget too small is told before hours of work
         self._check()
@@ -138,8 +140,17 @@ class _Compaction:
             ledger=self._ledger(time.perf_counter() - started),
             extra_files=extra,
         )
-        changed = replace(self._manifest, segments=(record,), predicted=None, measured=None)
+        changed = replace(
+            self._manifest, segments=(record,), recipe=self._recipe(), predicted=None, measured=None
+        )
         return publish(self._store, self._folder, changed, replaces=self._manifest)
+
+    def _recipe(self) -> dict[str, Any]:
+        """Return the manifest's recipe, which goes on telling that rows were deleted when they are gone."""
+        recipe = dict(self._manifest.recipe)
+        rows = sum(record.passages for record in self._manifest.segments)
+        dropped = recipe.get(DROPPED, 0) + rows - self._manifest.passages
+        return {**recipe, DROPPED: dropped} if dropped else recipe
 
     def _check(self) -> None:
         """Raise DamagedStoreError for a damaged file: a copy would be given a checksum that fits it."""

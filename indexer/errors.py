@@ -43,6 +43,12 @@ class HeldIdError(BuildError):
     code = "held_id"
 
 
+class GrownStoreError(BuildError):
+    """Refuse to build over a store that was added to or deleted from since it was built."""
+
+    code = "grown_store"
+
+
 class UnknownDocumentError(BuildError):
     """Report ids of documents that the store does not hold."""
 

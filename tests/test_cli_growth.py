@@ -112,3 +112,49 @@ def test_diff_says_what_differs(store, tmp_path):
     answer = json.loads(run("diff", store, tmp_path / "other", "--json").stdout)
     assert (answer["equal"], answer["only_in_second"]["count"]) == (False, 2)
     assert run("diff", store, tmp_path / "none").exit_code == 1
+
+
+class TestABuildOverAStoreThatGrew:
+    """What was added or deleted is in no recipe: a build from one would lose it."""
+
+    CHANGES = {  # noqa: RUF012
+        "add": lambda store, path: run("add", store, write(path / "more.jsonl", range(10, 13))),
+        "delete": lambda store, _: run("delete", store, "--id", "d1", "--id", "d2"),
+    }
+
+    def rebuild(self, tmp_path, *flags, numbers=range(11)):
+        write(tmp_path / "first.jsonl", numbers)
+        store = tmp_path / "store"
+        return run("build", tmp_path / "first.jsonl", "--vector-field", "vector", "--out", store, *flags)
+
+    @pytest.mark.parametrize("compacted", [False, True], ids=["", "compacted"])
+    @pytest.mark.parametrize(
+        ("change", "lost"), [("add", "3 documents were added"), ("delete", "2 passages were deleted")]
+    )
+    def test_is_refused_with_what_would_be_lost(self, store, tmp_path, change, lost, compacted):
+        assert self.CHANGES[change](store, tmp_path).exit_code == 0
+        if compacted:
+            assert run("compact", store).exit_code == 0
+        before = (store / "manifest.json").read_bytes()
+        done = self.rebuild(tmp_path)
+        assert done.exit_code == 1
+        assert lost in done.output
+        assert "--replace" in done.output
+        assert (store / "manifest.json").read_bytes() == before
+        assert not (store / ".build").exists()
+        done = self.rebuild(tmp_path, "--replace")
+        assert done.exit_code == 0, done.output
+        assert "11 documents, 11 passages" in done.output
+        assert self.rebuild(tmp_path, numbers=range(12)).exit_code == 0  # it has grown no more
+
+    def test_does_nothing_where_recipe_and_inputs_are_what_they_were(self, store, tmp_path):
+        assert self.rebuild(tmp_path, numbers=range(10)).exit_code == 0
+        for change in self.CHANGES.values():
+            assert change(store, tmp_path).exit_code == 0
+        done = run("build", tmp_path / "first.jsonl", "--vector-field", "vector", "--out", store)
+        assert "up to date" in done.output
+        assert "11 documents" in done.output
+
+    def test_goes_ahead_where_nothing_was_added_or_deleted(self, store, tmp_path):
+        assert run("compact", store).exit_code == 0
+        assert self.rebuild(tmp_path).exit_code == 0
