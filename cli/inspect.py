@@ -17,6 +17,9 @@ from compactds.cli.output import say, say_json, table
 if TYPE_CHECKING:
     from compactds.datastore.manifest import Manifest
 
+MEASURED_ROWS = 100_000
+"""Columns of no more rows are built to see what they take: a moment's work."""
+
 
 def inspect(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
@@ -29,6 +32,12 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the curve of recall and its cost into this .svg file.")
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Build the column of each field to see what it takes in memory, however long."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say what a store holds, how it was built, and what it takes on disk and in memory."""
@@ -37,7 +46,9 @@ def inspect(
     if plot is not None:
         check_plot(plot)
     manifest = read_manifest(store)  # and the ledgers: no index is read into memory
-    described = describe(manifest) | _account(manifest)
+    few = sum(segment.passages for segment in manifest.segments) <= MEASURED_ROWS
+    filters = _filters(store, manifest, measure=measure or few)
+    described = describe(manifest) | {"filters": filters} | _account(manifest)
     ledgers = [_read_ledger(store, segment.name) for segment in manifest.segments]
     if ledger is not None:
         _export(store, manifest, ledgers, ledger)
@@ -96,6 +107,23 @@ def describe(manifest: "Manifest") -> dict[str, Any]:
         "disk_bytes": files,
         "ram_bytes": {"index": sum(segment.index.ram_bytes for segment in manifest.segments)},
     }
+
+
+def _filters(store: Path, manifest: "Manifest", *, measure: bool) -> dict[str, Any]:
+    """Return what where expressions take in memory, as `Datastore.describe` does."""
+    from contextlib import ExitStack
+
+    from compactds.datastore.attributes import AttributeColumns
+    from compactds.datastore.filter_memory import describe_filters
+    from compactds.datastore.segment import ATTRIBUTES_FILE, SEGMENTS_FOLDER
+
+    with ExitStack() as opened:
+        files = []
+        for segment in manifest.segments:
+            path = store / SEGMENTS_FOLDER / segment.name / ATTRIBUTES_FILE
+            files.append((segment, AttributeColumns(path, manifest.schema)))
+            opened.callback(files[-1][1].close)
+        return describe_filters(manifest.schema, files, measure=measure)
 
 
 def _account(manifest: "Manifest") -> dict[str, Any]:
@@ -161,7 +189,7 @@ def _sections(
     )
     yield from _curves(store)
     yield from _memory(store)
-    yield "attributes", table(list(store["schema"].items()), header=("field", "type"))
+    yield from _attributes(store["filters"])
     largest_first = sorted(store["disk_bytes"].items(), key=lambda item: -item[1])
     yield (
         "files",
@@ -201,6 +229,36 @@ def _memory(store: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         )
     ]
     yield "memory", table(rows, header=("what for", "predicted", "measured"))
+
+
+def _attributes(filters: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the fields with what each takes in memory once a condition names it, and the limits of all."""
+    from compactds.configs.sizes import format_bytes
+
+    rows = [
+        (
+            name,
+            field["type"],
+            field["form"],
+            format_bytes(field["ram_bytes"]),
+            f"{field['bytes_per_row']:,.2f}",
+            "yes" if field["known"] != "at most" else "at most",
+        )
+        for name, field in filters["fields"].items()
+    ]
+    limits = {
+        "columns": filters["columns_limit_bytes"],
+        "results": filters["results_limit_bytes"],
+        "map of lists": filters["list_map_bytes"],
+    }
+    at_most = ", ".join(f"{name} {format_bytes(size)}" for name, size in limits.items() if size)
+    yield (
+        "attributes, and their memory once a condition names them",
+        [
+            *table(rows, header=("field", "type", "held as", "memory", "bytes a passage", "measured")),
+            f"limits: {at_most}",
+        ],
+    )
 
 
 def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

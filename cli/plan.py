@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 MEASURED_FROM_PASSAGES = 10_000
 """A smaller store takes next to nothing besides the program, which is not worth another process."""
-ATTRIBUTES_NOTE = "conditions on attributes hold their columns in memory, too, from the first use on"
 
 
 def plan(recipe: "Recipe", workers: int) -> dict[str, Any]:
     """Return what a build of `recipe` will make and take, as JSON data; nothing is built."""
-    from compactds.datastore.budget import filters_at_most_bytes, indexing_seconds, predict_memory
+    from compactds.datastore.budget import indexing_seconds, predict_memory
     from compactds.datastore.expectation import expect_recall
     from compactds.indexer.planning import plan_build, sampled_vectors
 
@@ -55,7 +54,7 @@ def plan(recipe: "Recipe", workers: int) -> dict[str, Any]:
         "dimension": planned.dimension,
         "index": asdict(planned.index),
         "budget_bytes": recipe.index.memory_bytes,
-        "memory": {**asdict(memory), "filters_at_most_bytes": filters_at_most_bytes(rows)},
+        "memory": {**asdict(memory), "serving_at_most_bytes": memory.serving_at_most_bytes},
         "disk_bytes": planned.disk_bytes,
         "seconds": {**seconds, "all": sum(seconds.values())},
         "recall": asdict(recall),
@@ -78,7 +77,8 @@ def show(planned: dict[str, Any]) -> None:
         "index": f"{index['kind']}{codes}: {index['reason']}",
         "index memory": f"{format_bytes(index['ram_bytes'])} of {format_bytes(planned['budget_bytes'])}",
         "to serve": f"{format_bytes(memory['serving_bytes'])} of memory, the program included",
-        "with filters": f"at most {format_bytes(memory['filters_at_most_bytes'])} more; {ATTRIBUTES_NOTE}",
+        "with filters": f"{format_bytes(memory['serving_at_most_bytes'])} at most: "
+        + _filters(memory["filters"]),
         "to build": f"{format_bytes(memory['building_bytes'])} of memory at most: "
         + ", ".join(f"{name} {format_bytes(size)}" for name, size in memory["parts"].items() if size),
         "on disk": format_bytes(planned["disk_bytes"]),
@@ -89,6 +89,15 @@ def show(planned: dict[str, Any]) -> None:
     for name, value in facts.items():
         say(f"{name:<13} {value}")
     say("nothing was built")
+
+
+def _filters(parts: dict[str, int]) -> str:
+    """Return what filters add to a server, from the first condition on an attribute on."""
+    from compactds.configs.sizes import format_bytes
+
+    names = {"columns": "columns_bytes", "results": "results_bytes", "map of lists": "list_map_bytes"}
+    sizes = ", ".join(f"{name} {format_bytes(parts[key])}" for name, key in names.items() if parts[key])
+    return f"{sizes}, from the first condition on"
 
 
 def expected(recall: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.bitmaps_cache import ByteLimitedCache
+from compactds.datastore.column_memory import ColumnMemory, most_bytes
 from compactds.datastore.columns import Column, build_column
 from compactds.datastore.errors import DamagedStoreError, StoreError
 from compactds.filters.errors import WhereError
@@ -39,7 +40,7 @@ ARROW_TYPES = {
 ROWS_PER_GROUP = 65_536
 
 _LEAST_COLUMNS_BYTES = 64 * 1024 * 1024
-_LEAST_CACHE_BYTES = 32 * 1024 * 1024
+_LEAST_RESULTS_BYTES = 32 * 1024 * 1024
 _LARGEST_KEY_BYTES = 256 << 10
 """Expressions larger than this, long lists say, are not kept as keys of the cache."""
 
@@ -131,17 +132,18 @@ class AttributeColumns:
                 ]
                 yield pa.Table.from_arrays(columns, schema=arrow_schema(self._schema))
 
-    def stored_bytes(self, name: str) -> int:
-        """Return the bytes of a column in the file before compression."""
+    def stored(self, name: str) -> tuple[int, int]:
+        """Return the bytes of a column in the file before compression, and its elements, missing ones too."""
         with self._opened() as file:
             metadata = file.metadata
-            groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             places = [
                 place
                 for place in range(metadata.num_columns)
                 if metadata.schema.column(place).path in (name, f"{name}.list.element")
             ]
-            return sum(group.column(place).total_uncompressed_size for group in groups for place in places)
+            parts = [group.column(place) for group in groups for place in places]
+            return sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts)
 
     def close(self) -> None:
         """Let go of the file and of the columns read so far."""
@@ -173,18 +175,14 @@ class AttributeColumns:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnMemory:
-    """Hold what a field takes in memory once a where expression has named it: its form and bytes.
+def columns_limit_bytes(rows: int) -> int:
+    """Return the most that the columns of a segment of `rows` hold in memory, unless told otherwise."""
+    return max(_LEAST_COLUMNS_BYTES, 64 * rows)
 
-    A column too large to be held has the form "file": it is read from disk by every query that names it.
-    """
 
-    name: str
-    kind: FieldType
-    form: str
-    ram_bytes: int
-    bytes_per_row: float
+def results_limit_bytes(rows: int) -> int:
+    """Return the most that the cached results of a segment of `rows` hold, unless told otherwise."""
+    return max(_LEAST_RESULTS_BYTES, 2 * rows)
 
 
 class SegmentFilter:
@@ -202,10 +200,10 @@ class SegmentFilter:
         self._file = file
         self._length = rows = file.rows
         self._columns = ByteLimitedCache[str, Column](
-            max(_LEAST_COLUMNS_BYTES, 64 * rows) if columns_bytes is None else columns_bytes
+            columns_limit_bytes(rows) if columns_bytes is None else columns_bytes
         )
         self._bitmaps = ByteLimitedCache[Expression, Bitmap](
-            max(_LEAST_CACHE_BYTES, 2 * rows) if cache_bytes is None else cache_bytes
+            results_limit_bytes(rows) if cache_bytes is None else cache_bytes
         )
         self._too_large: frozenset[str] = frozenset()
         self._building = threading.Lock()
@@ -249,6 +247,21 @@ class SegmentFilter:
         """Return what each field takes in memory; columns not in memory are built, measured and let go."""
         return [self._measured(name) for name in names]
 
+    def held(self, name: str) -> ColumnMemory | None:
+        """Return what a field takes in memory if that is known: it is held, or too large for that."""
+        column = self._columns.get(name)
+        if column is None and name not in self._too_large:
+            return None
+        return self._memory(name, column)
+
+    def at_most(self, name: str) -> ColumnMemory:
+        """Return the most that a field takes in memory, by what its file says: nothing is built."""
+        kind, (stored_bytes, elements) = self._file.kind(name), self._file.stored(name)
+        if stored_bytes > self._columns.limit_bytes:
+            return self._memory(name, None)
+        bound = min(most_bytes(kind, self._length, stored_bytes, elements), self._columns.limit_bytes)
+        return ColumnMemory(name, kind, "not in memory", bound, bound / max(self._length, 1))
+
     def clear(self) -> None:
         """Let go of all columns and bitmaps."""
         self._columns.clear()
@@ -256,13 +269,19 @@ class SegmentFilter:
 
     def _built(self, name: str) -> Column | None:
         """Return a column as it is held in memory, or None if it is too large."""
-        if self._file.stored_bytes(name) > self._columns.limit_bytes:
+        if self._file.stored(name)[0] > self._columns.limit_bytes:
             return None
         return build_column(self._file.kind(name), self._file.read(name))
 
     def _measured(self, name: str) -> ColumnMemory:
-        kind, column = self._file.kind(name), self._columns.get(name) or self._built(name)
-        if column is None or column.nbytes > self._columns.limit_bytes:
+        column = self._columns.get(name) or self._built(name)
+        if column is not None and column.nbytes > self._columns.limit_bytes:
+            column = None
+        return self._memory(name, column)
+
+    def _memory(self, name: str, column: Column | None) -> ColumnMemory:
+        kind = self._file.kind(name)
+        if column is None:
             return ColumnMemory(name, kind, "file", 0, 0.0)
         return ColumnMemory(name, kind, column.form, column.nbytes, column.nbytes / max(self._length, 1))
 

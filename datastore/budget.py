@@ -10,6 +10,7 @@ from typing import cast
 from compactds.datastore.ann.choose import IndexKind, IndexPlan, choose_index
 from compactds.datastore.ann.ivf import ROTATION_ROWS, training_rows
 from compactds.datastore.calibration import CANDIDATE_LADDER, held_out_rows
+from compactds.datastore.filter_memory import FilterMemory, filters_at_most
 from compactds.datastore.manifest import Manifest, MemoryRecord
 from compactds.datastore.vectors import SCAN_BYTES
 
@@ -38,11 +39,20 @@ GRAPH_S_PER_NUMBER = 1.5e-6
 
 @dataclass(frozen=True, slots=True)
 class MemoryPrediction:
-    """Hold what building and serving are predicted to take, whole processes, and what the parts are."""
+    """Hold what building and serving are predicted to take, whole processes, and what the parts are.
+
+    `serving_bytes` is without filters, `filters` the most that they add: columns, results, map of lists.
+    """
 
     serving_bytes: int
     building_bytes: int
     parts: dict[str, int]
+    filters: FilterMemory
+
+    @property
+    def serving_at_most_bytes(self) -> int:
+        """Return the most that serving takes with filters on every field."""
+        return self.serving_bytes + self.filters.total_bytes
 
 
 def predict_memory(
@@ -74,6 +84,7 @@ def predict_memory(
         serving_bytes=serving_base_bytes + plan.ram_bytes + OPENING_BYTES,
         building_bytes=sum(parts.values()),
         parts=parts,
+        filters=filters_at_most(rows, plan.lists),
     )
 
 
@@ -106,11 +117,6 @@ def predict_store_memory(
         serving_base_bytes=serving_base_bytes,
         building_bytes=max(found.building_bytes for found in predictions),
     )
-
-
-def filters_at_most_bytes(rows: int) -> int:
-    """Return the most that columns and results of where expressions are held in memory."""
-    return max(64 << 20, 64 * rows) + max(32 << 20, 2 * rows)
 
 
 def indexing_bytes(plan: IndexPlan, rows: int, dimension: int) -> int:

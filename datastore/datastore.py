@@ -22,6 +22,7 @@ from compactds.datastore.errors import (
 )
 from compactds.datastore.exclusion import Exclude, Found, Judge, make_judges, search_clean
 from compactds.datastore.facets import count_values
+from compactds.datastore.filter_memory import describe_filters
 from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.queries import (
     Effort,
@@ -273,8 +274,12 @@ class Datastore:
         allowed = allowed_rows(self._open_segments, parse_where(where, self.schema))
         return {name: count_values(name, allowed, limit) for name in fields}
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the store is, as JSON data: counts, schema, encoders, index, sizes in bytes."""
+    def describe(self, *, measure: bool = False) -> dict[str, Any]:
+        """Return what the store is, as JSON data: counts, schema, encoders, index, sizes in bytes.
+
+        `filters` says what each field takes in memory once a condition names it: exactly for those held, and
+        for all others at most, or exactly with `measure`, which builds their columns and lets them go.
+        """
         manifest = self.manifest
         files: dict[str, int] = {}
         for segment in manifest.segments:
@@ -306,6 +311,11 @@ class Datastore:
                 "index": sum(segment.index.ram_bytes for segment in self._open_segments),
                 "filters": sum(segment.attributes.ram_bytes for segment in self._open_segments),
             },
+            "filters": describe_filters(
+                self.schema,
+                ((segment.record, segment.attributes) for segment in self._open_segments),
+                measure=measure,
+            ),
         }
 
     def ledgers(self) -> list[dict[str, Any]]:

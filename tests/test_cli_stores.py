@@ -70,7 +70,7 @@ class TestInspect:
 
     def test_it_says_what_an_open_store_says_without_opening_the_index(self, store, monkeypatch):
         with Datastore.open(store) as opened:
-            described = opened.describe()
+            described = opened.describe(measure=True)
             ledgers = opened.ledgers()
         monkeypatch.setattr(Datastore, "open", None)
         described["ram_bytes"].pop("filters")
@@ -80,6 +80,28 @@ class TestInspect:
         }
         expected = {**described, **account, "ledgers": ledgers}
         assert json.loads(run("inspect", store, "--json").stdout) == json.loads(json.dumps(expected))
+
+    def test_it_says_what_conditions_on_each_field_take_in_memory(self, store):
+        text = run("inspect", store).stdout
+        lines = text[text.index("attributes, and") :].splitlines()[1:]
+        assert lines[0].split("  ")[-1] == "measured"
+        (year,) = [line.split() for line in lines if line.startswith("  year ")]
+        assert year[:7] == ["year", "int64", "codes", "of", "1", "byte", "61"]  # 6 codes, 6 values, counts
+        assert year[-1] == "yes"
+        assert "  limits: columns 67.1 MB, results 33.6 MB" in lines
+        fields = json.loads(run("inspect", store, "--json").stdout)["filters"]["fields"]
+        assert (fields["year"]["ram_bytes"], fields["year"]["known"]) == (61, "measured")
+
+    def test_columns_of_large_stores_are_built_on_request_only(self, store, monkeypatch):
+        monkeypatch.setattr(importlib.import_module("compactds.cli.inspect"), "MEASURED_ROWS", 5)
+
+        def year(*flags):
+            return json.loads(run("inspect", store, "--json", *flags).stdout)["filters"]["fields"]["year"]
+
+        assert (year()["form"], year()["known"]) == ("not in memory", "at most")
+        assert year()["ram_bytes"] >= year("--measure")["ram_bytes"] == 61
+        assert year("--measure")["known"] == "measured"
+        assert "at most" in run("inspect", store).stdout
 
     def test_a_ledger_that_is_gone_fails(self, damaged):
         ledger = next(damaged.glob("segments/*/ledger.json"))

@@ -109,6 +109,21 @@ def test_memory_is_told_for_each_column_without_keeping_it(attributes):
     assert source.measure(["year"]) == [told["year"]]
 
 
+def test_memory_of_a_column_is_bounded_before_it_is_built(attributes):
+    source = SegmentFilter(attributes, columns_bytes=20_000)
+    measured = {memory.name: memory for memory in source.measure(SCHEMA)}
+    for name in SCHEMA:
+        bound = source.at_most(name)
+        assert source.held(name) is None
+        assert measured[name].ram_bytes <= bound.ram_bytes <= 20_000
+        assert bound.bytes_per_row == bound.ram_bytes / ROWS
+    source.rows(year == 1990)
+    source.rows(field("title") == "title 1")
+    assert source.held("year") == measured["year"]
+    assert source.held("title") == measured["title"]
+    assert SegmentFilter(attributes, columns_bytes=100).at_most("title").form == "file"
+
+
 def test_the_column_used_least_recently_makes_room(attributes):
     sizes = {memory.name: memory.ram_bytes for memory in attributes.filter.measure(SCHEMA)}
     source = SegmentFilter(attributes, columns_bytes=sizes["year"] + sizes["authors"], cache_bytes=0)

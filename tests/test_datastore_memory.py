@@ -6,19 +6,22 @@ import subprocess
 import sys
 import time
 
+import faiss
 import numpy as np
 import pytest
 
 from compactds.datastore import memory
 from compactds.datastore.ann.choose import BudgetError, choose_index
+from compactds.datastore.ann.ivf_filtered import REMEMBERED_FILTERS, ListMap
 from compactds.datastore.attributes import AttributeColumns, arrow_schema, full_schema
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.budget import (
     calibrating_bytes,
-    filters_at_most_bytes,
     indexing_bytes,
     indexing_seconds,
     predict_memory,
 )
+from compactds.datastore.filter_memory import filters_at_most, list_map_bytes
 from compactds.datastore.memory import MemoryWatch, can_measure, held_bytes, library_bytes, private_bytes
 
 linux = pytest.mark.skipif(not can_measure(), reason="only Linux says what a process holds")
@@ -139,8 +142,39 @@ class TestPrediction:
         table = pa.table({name: ["x"] * rows for name in schema}, schema=arrow_schema(schema))
         pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
         columns = AttributeColumns(tmp_path / "a.parquet", schema)
-        assert columns.filter.limit_bytes == filters_at_most_bytes(rows)
+        limits = filters_at_most(rows, 0)
+        assert columns.filter.limit_bytes == limits.columns_bytes + limits.results_bytes == limits.total_bytes
         columns.close()
+
+    def test_filters_are_counted_in_what_serving_takes_at_most(self):
+        plan = choose_index(10**6, 384, memory_bytes=1 << 40)
+        found = predict_memory(plan, 10**6, 384, building_base_bytes=0, serving_base_bytes=7)
+        assert found.filters == filters_at_most(10**6, plan.lists)
+        assert found.filters.columns_bytes >= 64 * 10**6
+        assert found.filters.list_map_bytes >= 2 * 10**6
+        assert found.serving_at_most_bytes == found.serving_bytes + found.filters.total_bytes
+
+    def test_an_index_without_lists_has_no_map_of_them(self):
+        plan = choose_index(10**5, 384, memory_bytes=1 << 40, kind="flat")
+        found = predict_memory(plan, 10**5, 384, building_base_bytes=0, serving_base_bytes=0)
+        assert found.filters.list_map_bytes == 0
+
+    def test_the_map_of_lists_takes_no_more_than_was_predicted(self):
+        from types import SimpleNamespace
+
+        lists, rows = 4, 5_000
+        held = [np.arange(first, rows, lists) for first in range(lists)]
+        ivf = SimpleNamespace(
+            nlist=lists,
+            ntotal=rows,
+            get_list_size=lambda number: len(held[number]),
+            invlists=SimpleNamespace(get_ids=lambda number: faiss.swig_ptr(held[number])),
+        )
+        known = ListMap(ivf)
+        filters = [Bitmap.from_rows(np.array([row]), rows) for row in range(REMEMBERED_FILTERS)]
+        counted = sum(known.counts(rows).allowed.nbytes + rows.nbytes for rows in filters)
+        assert known.ram_bytes + counted == list_map_bytes(rows, lists)
+        assert list_map_bytes(rows, 1 << 17) > list_map_bytes(rows, 1 << 16) + 2 * rows
 
 
 class TestLeast:

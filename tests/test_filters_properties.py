@@ -280,6 +280,9 @@ def test_allowed_rows_are_those_of_duckdb(file, data):
         together = bind(And((expression, wanted[0])), schema)
         assert source.rows(together) == source.rows(expression) & source.rows(wanted[0])
         assert evaluate(expression, Columns(columns), count).tolist() == expected
+    source = SegmentFilter(attributes)
+    for memory in source.measure(schema):
+        assert memory.ram_bytes <= source.at_most(memory.name).ram_bytes
     attributes.close()
 
 
