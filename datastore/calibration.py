@@ -19,7 +19,7 @@ from compactds.datastore.vectors import ExactVectors
 CALIBRATION_QUERIES = 1_000
 QUERIES_PER_ROW = 0.1
 """At most this share of a small store's rows is held out."""
-CANDIDATE_LADDER = (32, 64, 128, 256, 512, 1024, 2048)
+CANDIDATE_LADDER = (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 ENOUGH_RECALL = 0.999
 MISS_MARGIN = 0.3
 """How much more a query never seen may miss than rows of the store do: up to 0.35 was measured."""

@@ -16,6 +16,7 @@ SCORED_ROWS = 512
 LEAST_CODE_US = 2e-4
 """No scan is faster than this: what is measured as less is noise."""
 CANDIDATES = 100
+BEST = 10
 MEASURED_SHARE = 0.05
 """Which share of an index's rows the dearer of the two measured searches meets."""
 
@@ -27,7 +28,7 @@ def measure_costs(index: AnnIndex, proposing: ExactVectors, deciding: ExactVecto
     if not len(rows):
         return SearchCosts()
     queries, exact = proposing.gather(rows[:1]), deciding.gather(rows[:1])[0]
-    row_us = _least_us(lambda: deciding.score(exact, rows)) / len(rows)
+    row_us = _least_us(lambda: deciding.best(exact, rows, BEST)) / len(rows)
     few, many = (
         1,
         max((e for e in index.efforts if index.worth(e) <= MEASURED_SHARE * deciding.rows), default=0),

@@ -13,15 +13,14 @@ from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort
+from compactds.datastore.refining import Refiner
+from compactds.datastore.scoring import ordered
 from compactds.datastore.segment import Segment
 from compactds.datastore.timing import Clock
-from compactds.datastore.vectors import ExactVectors, inner_products
+from compactds.datastore.vectors import ExactVectors
 
 MATRIX_FROM_QUERIES = 8
 """From so many queries on, a scan multiplies matrices: faster, but with the threads of BLAS."""
-
-SCORE_AT_ONCE_ROWS = 32_768
-"""Up to so many allowed rows, they are scored like candidates, which needs no merging."""
 
 PROPOSING_PLANS = frozenset({"ann", "lists", "codes", "open"})
 
@@ -40,35 +39,18 @@ class Ranking:
 EMPTY = Ranking(np.empty(0, np.float32), np.empty(0, np.int64), 0)
 
 
-def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
-    """Return the `k` best (score, row) pairs, highest score first; equal scores order by row."""
-    if len(scores) > k:
-        # Everything that ties with the k-th score stays in, so that ties break by row, not by chance.
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        kept = scores >= threshold
-        scores, rows = scores[kept], rows[kept]
-    order = np.lexsort((rows, -scores))[:k]
-    return scores[order], rows[order]
-
-
 def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Bitmap | None) -> list[Ranking]:
     """Score every allowed row exactly, in bounded memory, for a batch of queries."""
-    rows = None if allowed is None else allowed.rows()
-    total = vectors.rows if rows is None else len(rows)
-    by_matrix = len(queries) >= MATRIX_FROM_QUERIES
-    if rows is not None and total <= SCORE_AT_ONCE_ROWS and not by_matrix:
-        return [rescore(vectors, query, rows, k) for query in queries]
+    total = vectors.rows if allowed is None else allowed.count
+    if len(queries) < MATRIX_FROM_QUERIES:
+        return [Ranking(*vectors.best_of_all(query, k, allowed), total) for query in queries]
     rankings = [EMPTY] * len(queries)
-    for numbers, block in vectors.blocks(rows):
-        if by_matrix:
-            with _matrix_turn:
-                products = queries @ block.T
+    for numbers, block in vectors.blocks(None if allowed is None else allowed.rows()):
+        with _matrix_turn:
+            products = queries @ block.T
         for place, ranking in enumerate(rankings):
-            scores = products[place] if by_matrix else inner_products(queries[place], block)
-            merged = best(
-                np.concatenate((ranking.scores, scores)), np.concatenate((ranking.rows, numbers)), k
-            )
-            rankings[place] = Ranking(*merged, total)
+            scores = np.concatenate((ranking.scores, products[place]))
+            rankings[place] = Ranking(*ordered(scores, np.concatenate((ranking.rows, numbers)), k), total)
     return [  # with the scores that every other way of finding them gives
         replace(rescore(vectors, query, ranking.rows, k), scored=total)
         for query, ranking in zip(queries, rankings, strict=True)
@@ -77,10 +59,9 @@ def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Bitmap | None
 
 def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Ranking:
     """Score candidate rows of one query exactly; places without a row are dropped."""
-    rows = np.sort(rows if not len(rows) or rows[-1] != NO_ROW else rows[rows != NO_ROW])
-    scores = vectors.score(query, rows)
-    order = np.argsort(-scores, kind="stable")[:k]  # rows ascend, so that equal scores order by row
-    return Ranking(scores[order], rows[order], len(rows))
+    if len(rows) and rows[-1] == NO_ROW:
+        rows = rows[rows != NO_ROW]
+    return Ranking(*vectors.best(query, rows, k), len(rows))
 
 
 def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Bitmap | None) -> Rows:
@@ -148,22 +129,14 @@ def search_segment(
         costs=segment.record.costs,
     )
     if plan.name in PROPOSING_PLANS:
-        spent = [0.0, 0.0]
+        refiner = segment.refiner if plan.name == "ann" and proposing is deciding else None
+        spent = {"search": 0.0, "candidates": 0.0, "exact": 0.0}
 
         def answer(part: slice) -> list[Ranking]:
-            start = time.perf_counter()
-            proposed = propose(segment.index, proposing[part], plan, allowed)
-            middle = time.perf_counter()
-            rankings = [
-                rescore(segment.vectors, query, rows, effort.k)
-                for query, rows in zip(deciding[part], proposed, strict=True)
-            ]
-            spent[0] += middle - start
-            spent[1] += time.perf_counter() - middle
-            return rankings
+            return _answer(segment, proposing[part], deciding[part], plan, effort.k, allowed, refiner, spent)
 
         rankings = share_out(answer, len(proposing))
-        clock.lap_shares({"candidates": spent[0], "exact": spent[1]})
+        clock.lap_shares(spent)
         rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=allowed, matching=matching)
     else:
         rankings = scan(segment.vectors, deciding, effort.k, allowed)
@@ -171,8 +144,38 @@ def search_segment(
     return plan, rankings
 
 
+def _answer(
+    segment: Segment,
+    proposing: Vectors,
+    deciding: Vectors,
+    plan: Plan,
+    k: int,
+    allowed: Bitmap | None,
+    refiner: Refiner | None,
+    spent: dict[str, float],
+) -> list[Ranking]:
+    """Return a ranking a query, in one step where there is a refiner that settles it, else in two."""
+    start = time.perf_counter()
+    rankings: list[Ranking | None] = [None] * len(proposing)
+    if refiner is not None:
+        found = refiner.best(proposing, k, candidates=plan.candidates, effort=plan.effort)
+        rankings = [None if one is None else Ranking(*one, plan.candidates) for one in found]
+    middle = time.perf_counter()
+    spent["search"] += middle - start
+    left = [place for place, ranking in enumerate(rankings) if ranking is None]
+    if left:
+        some = len(left) < len(rankings)
+        proposed = propose(segment.index, proposing[left] if some else proposing, plan, allowed)
+        late = time.perf_counter()
+        for place, rows in zip(left, proposed, strict=True):
+            rankings[place] = rescore(segment.vectors, deciding[place], rows, k)
+        spent["candidates"] += late - middle
+        spent["exact"] += time.perf_counter() - late
+    return rankings  # type: ignore[return-value]  # every place left open has been filled
+
+
 def merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:
     """Merge what the segments found for one query; row numbers become global."""
     scores = np.concatenate([ranking.scores for ranking, _ in parts])
     rows = np.concatenate([ranking.rows + offset for ranking, offset in parts])
-    return Ranking(*best(scores, rows, k), sum(ranking.scored for ranking, _ in parts))
+    return Ranking(*ordered(scores, rows, k), sum(ranking.scored for ranking, _ in parts))

@@ -16,6 +16,7 @@ from compactds.datastore.files import find_damage
 from compactds.datastore.lookup import DocumentLookup
 from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord
 from compactds.datastore.passages import ROWS_PER_BATCH, PassageReader
+from compactds.datastore.refining import Refiner, refiner_for
 from compactds.datastore.vectors import SUFFIXES, ExactVectors
 
 SEGMENTS_FOLDER = "segments"
@@ -29,7 +30,8 @@ LEDGER_FILE = "ledger.json"
 class Segment:
     """Hold the open parts of one segment; rows are numbered from 0 in it.
 
-    `live` are the rows that are not deleted, None if none is.
+    `live` are the rows that are not deleted, None if none is. `refiner` searches index and vectors in one
+    step, None if they are of kinds that it cannot take.
     """
 
     record: SegmentRecord
@@ -41,6 +43,7 @@ class Segment:
     lookup: DocumentLookup
     ledger: bytes
     live: Bitmap | None = None
+    refiner: Refiner | None = None
 
     @property
     def rows(self) -> int:
@@ -155,21 +158,24 @@ def _open(path: Path, manifest: Manifest, record: SegmentRecord, opened: ExitSta
         opened.callback(passages.close)
         attributes = AttributeColumns(path / ATTRIBUTES_FILE, manifest.schema)
         opened.callback(attributes.close)
+        vectors = ExactVectors(
+            path / exact_file(record.exact_dtype),
+            rows=record.passages,
+            dimension=manifest.exact_encoder.dimension,
+            dtype=record.exact_dtype,
+        )
+        index = open_index(path, record.index, dimension=manifest.encoder.dimension)
         return Segment(
             record=record,
             path=path,
             passages=passages,
             attributes=attributes,
-            vectors=ExactVectors(
-                path / exact_file(record.exact_dtype),
-                rows=record.passages,
-                dimension=manifest.exact_encoder.dimension,
-                dtype=record.exact_dtype,
-            ),
-            index=open_index(path, record.index, dimension=manifest.encoder.dimension),
+            vectors=vectors,
+            index=index,
             lookup=DocumentLookup(path / DOCUMENTS_FILE),
             ledger=(path / LEDGER_FILE).read_bytes(),
             live=live,
+            refiner=refiner_for(index, vectors),
         )
     except (OSError, ValueError) as error:
         raise _damaged(path, _cannot_be_read(path, error)) from error

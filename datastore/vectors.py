@@ -11,14 +11,18 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.scoring import Rows, Scores, Shortlist, ordered, settled, view_of
 
 EXACT_DTYPES = {"float16": "<f2", "float32": "<f4"}
 SUFFIXES = {"float16": "f16", "float32": "f32"}
 SCAN_BYTES = 2 << 20
 """How many bytes of float32 rows an exhaustive scan holds at once."""
-GATHER_BYTES = 256 << 10
-"""How many bytes of half-float rows are gathered before they are scored: they stay in the nearest cache."""
+VIEW_BYTES = 16 << 20
+"""How many bytes of half floats an exhaustive scan asks for ahead, and searches in one call."""
+SCAN_FROM_SHARE = 0.06
+"""Where more of the rows are asked for, passing over the others costs less than choosing them."""
 
 
 def widen(numbers: NDArray[np.floating]) -> Vectors:
@@ -51,44 +55,6 @@ def inner_products(query: Vectors, vectors: Vectors) -> NDArray[np.float32]:
     return scores
 
 
-class HalfFloatScorer:
-    """Score half-float rows with the vector instructions of faiss, one query at a time, in one thread.
-
-    Rows are gathered right into the memory of a small scalar-quantiser index, whose codes are half floats,
-    and searched there. One scorer serves one thread.
-    """
-
-    def __init__(self, dimension: int) -> None:
-        self._step = max(1, GATHER_BYTES // (2 * dimension))
-        kind = faiss.ScalarQuantizer.QT_fp16
-        self._index: Any = faiss.IndexScalarQuantizer(dimension, kind, faiss.METRIC_INNER_PRODUCT)
-        empty = np.zeros((self._step, dimension), np.float32)
-        self._index.train(empty)
-        self._index.add(empty)
-        self._count = self._step
-        memory = faiss.rev_swig_ptr(self._index.codes.data(), self._step * dimension * 2)
-        self._rows: NDArray[np.float16] = memory.view(np.float16).reshape(self._step, dimension)
-        self._scores = np.empty(self._step, np.float32)
-        self._places = np.empty(self._step, np.int64)
-        self._results = faiss.swig_ptr(self._scores), faiss.swig_ptr(self._places)
-
-    def score(
-        self, query: Vectors, vectors: NDArray[np.floating], rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Return the inner products of a query with the given rows of a half-float array, in order."""
-        query = np.ascontiguousarray(query, np.float32)
-        scores = np.full(len(rows), -np.inf, np.float32)  # what a damaged row, not a number, keeps
-        for start in range(0, len(rows), self._step):
-            part = rows[start : start + self._step]
-            count = len(part)
-            vectors.take(part, axis=0, out=self._rows[:count], mode="clip")
-            if count != self._count:
-                self._index.ntotal = self._count = count
-            self._index.search_c(1, faiss.swig_ptr(query), count, *self._results)
-            scores[start : start + count][self._places[:count]] = self._scores[:count]
-        return scores
-
-
 class ExactVectors:
     """Read rows of a vector file that may be far larger than memory.
 
@@ -110,28 +76,47 @@ class ExactVectors:
         )
         self._cold = True
         self._local = threading.local()
+        self._views: list[tuple[int, Any]] = []
+        self._whole = view_of(self._array) if self._array.dtype == np.float16 else None
 
     def gather(self, rows: NDArray[np.int64]) -> Vectors:
         """Return the vectors at `rows` as float32, shape (len(rows), dimension)."""
-        before = self._prepare(rows)
+        before = self.prepare(rows)
         found = self._array.take(rows, axis=0)
-        self._learn(before)
+        self.learn(before)
         return widen(found)
 
-    def score(self, query: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the inner products of one query, shape (dimension,), with the vectors at `rows`.
+    @property
+    def view(self) -> Any:
+        """Return a faiss index over all rows where they lie, None if they are not half floats."""
+        return self._whole
 
-        A score depends on nothing but its two vectors, not on the other rows of a request.
+    def best(self, query: Vectors, rows: NDArray[np.int64], k: int) -> tuple[Scores, Rows]:
+        """Return the `k` best of different `rows` for one query, shape (dimension,): scores and rows.
+
+        Scores are inner products, best first; equal ones order by row; rows that hold something else than
+        numbers are left out. A score depends on nothing but its two vectors.
         """
-        if self._array.dtype != np.float16:
-            return inner_products(query, self.gather(rows))
-        scorer: HalfFloatScorer | None = getattr(self._local, "scorer", None)
-        if scorer is None:
-            scorer = self._local.scorer = HalfFloatScorer(self.dimension)
-        before = self._prepare(rows)
-        scores = scorer.score(query, self._array, rows)
-        self._learn(before)
-        return scores
+        if self._whole is None:
+            return ordered(inner_products(query, self.gather(rows)), rows, k)
+        shortlist: Shortlist | None = getattr(self._local, "shortlist", None)
+        if shortlist is None:
+            shortlist = self._local.shortlist = Shortlist(self._whole)
+        before = self.prepare(rows)
+        best = shortlist.best(query, rows, k)
+        self.learn(before)
+        return best
+
+    def best_of_all(self, query: Vectors, k: int, allowed: Bitmap | None = None) -> tuple[Scores, Rows]:
+        """Return the `k` best of all rows, or of the allowed ones, as `best` does, in bounded memory."""
+        total = self.rows if allowed is None else allowed.count
+        if self._whole is not None and total >= SCAN_FROM_SHARE * self.rows:
+            parts = [self._best_in_view(query, start, view, k, allowed) for start, view in self._all_views()]
+        elif allowed is not None:
+            return self.best(query, allowed.rows(), k)
+        else:
+            parts = [ordered(inner_products(query, block), rows, k) for rows, block in self.blocks()]
+        return ordered(*(np.concatenate(each) for each in zip(*parts, strict=True)), k)
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (row numbers, float32 vectors) over all rows, or the given ones, in bounded memory."""
@@ -146,16 +131,52 @@ class ExactVectors:
                 numbers = rows[start : start + step]
                 yield numbers, self.gather(numbers)
 
-    def _prepare(self, rows: NDArray[np.int64]) -> int:
+    def prepare(self, rows: NDArray[np.int64]) -> int:
         """Ask for the pages of `rows` if the last request had to read; return this thread's reads so far."""
-        before = _reads()
+        before = reads_so_far()
         if self._cold:
             self._prefetch(rows)
         return before
 
-    def _learn(self, before: int) -> None:
+    def learn(self, before: int) -> None:
         """Note whether the kernel had to read from disk since this thread had made `before` reads."""
-        self._cold = _reads() > before
+        self._cold = reads_so_far() > before
+
+    @property
+    def cold(self) -> bool:
+        """Tell whether the last request had to read from disk."""
+        return self._cold
+
+    def _all_views(self) -> list[tuple[int, Any]]:
+        """Return views of all rows, one block after another, each with the number of its first row."""
+        if not self._views:
+            step = max(8, VIEW_BYTES // self.row_bytes & ~7)  # whole bytes of a bitmap
+            starts = range(0, self.rows, step)
+            self._views = [(start, view_of(self._array[start : start + step])) for start in starts]
+        return self._views
+
+    def _best_in_view(
+        self, query: Vectors, start: int, view: Any, k: int, allowed: Bitmap | None
+    ) -> tuple[Scores, Rows]:
+        count = int(view.ntotal)
+        bits = None if allowed is None else allowed.bits[start // 8 : (start + count + 7) // 8]
+        parameters = bits if bits is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        wanted = min(k + 1, count)
+        scores, found = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
+        before = reads_so_far()
+        if self._cold:
+            self._advise(start * self.row_bytes, count * self.row_bytes)
+        pointers = faiss.swig_ptr(query), wanted, faiss.swig_ptr(scores), faiss.swig_ptr(found)
+        view.search_c(1, *pointers, parameters)
+        self.learn(before)
+        met = found >= 0
+        scores, found = scores[met], found[met] + start
+        if settled(scores):
+            return scores[:k], found[:k]
+        rows = np.arange(start, start + count)
+        return self.best(
+            query, rows if bits is None else rows[np.unpackbits(bits, count=count, bitorder="little") > 0], k
+        )
 
     def _prefetch(self, rows: NDArray[np.int64]) -> None:
         """Ask the kernel for the pages of `rows`, neighbouring rows as one range."""
@@ -178,10 +199,11 @@ class ExactVectors:
 
     def close(self) -> None:
         """Let go of the file; the map itself goes when no array refers to it any more."""
+        self._views, self._whole, self._local = [], None, threading.local()
         self._array = np.empty((0, self.dimension), dtype=np.float32)
 
 
-def _reads() -> int:
+def reads_so_far() -> int:
     """Return how often the calling thread has had the kernel read from disk: blocks asked for, and faults."""
     usage = resource.getrusage(resource.RUSAGE_THREAD)
     return usage.ru_inblock + usage.ru_majflt

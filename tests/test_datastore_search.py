@@ -12,7 +12,8 @@ from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import choose_plan, point_for
 from compactds.datastore.queries import Effort
-from compactds.datastore.search import EMPTY, Ranking, best, complete, rescore, scan
+from compactds.datastore.scoring import ordered
+from compactds.datastore.search import EMPTY, Ranking, complete, rescore, scan
 from compactds.datastore.timing import Clock
 from compactds.datastore.vectors import ExactVectors, widen
 
@@ -38,25 +39,59 @@ def test_gathered_rows_are_the_stored_ones_in_the_order_asked(tmp_path, array, d
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_scores_are_inner_products_with_the_stored_rows(tmp_path, array, dtype, monkeypatch):
-    monkeypatch.setattr("compactds.datastore.vectors.GATHER_BYTES", 4_800)  # several gathers
+def test_the_best_of_given_rows_have_their_inner_products_whatever_else_is_asked_for(
+    tmp_path, array, dtype, monkeypatch
+):
+    monkeypatch.setattr("compactds.datastore.scoring.SHORTLIST_ROWS", 100)  # several calls of faiss
     vectors = stored(tmp_path, array, dtype)
-    rows = np.random.default_rng(2).integers(0, 5_000, 333)
-    scores = vectors.score(array[1], rows)
-    np.testing.assert_allclose(scores, vectors.gather(rows) @ array[1], atol=1e-4)
-    np.testing.assert_array_equal(scores[100:133], vectors.score(array[1], rows[100:133]))
-    assert vectors.score(array[1], rows[:0]).shape == (0,)
+    rows = np.random.default_rng(2).permutation(5_000)[:333]
+    scores, found = vectors.best(array[1], rows, 333)
+    np.testing.assert_allclose(scores, vectors.gather(found) @ array[1], atol=1e-4)
+    assert sorted(found) == sorted(rows)
+    assert (scores[:-1] >= scores[1:]).all()
+    some = vectors.best(array[1], found[40:140], 7)
+    np.testing.assert_array_equal(some[0], scores[40:47])
+    np.testing.assert_array_equal(some[1], found[40:47])
+    assert [len(each) for each in vectors.best(array[1], rows[:0], 3)] == [0, 0]
+
+
+@pytest.mark.parametrize("allowed_rows", [5_000, 4_000, 40])
+def test_the_best_of_all_rows_are_those_of_any_other_way(tmp_path, array, allowed_rows, monkeypatch):
+    monkeypatch.setattr("compactds.datastore.vectors.VIEW_BYTES", 96 * 777)  # several views
+    vectors = stored(tmp_path, array, "float16")
+    mask = np.zeros(5_000, bool)
+    mask[np.random.default_rng(3).permutation(5_000)[:allowed_rows]] = True
+    allowed = None if allowed_rows == 5_000 else Bitmap.from_mask(mask)
+    scores, rows = vectors.best_of_all(array[9], 25, allowed)
+    expected = vectors.best(array[9], np.flatnonzero(mask), 25)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_array_equal(scores, expected[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_equal_scores_order_by_row_and_damaged_rows_come_nowhere(tmp_path, array, dtype):
+    array = np.round(array[:, :8])
+    array[1::2] = array[0::2]  # every vector twice
+    array[100] = np.nan
+    vectors = stored(tmp_path, array, dtype)
+    whole = np.delete(np.arange(5_000), 100)
+    scores = array[whole].astype(np.float32) @ array[0]
+    expected = whole[np.lexsort((whole, -scores))]
+    for k in (1, 2, 3, 50, 4_999):
+        for rows in (vectors.best_of_all(array[0], k)[1], vectors.best(array[0], np.arange(5_000), k)[1]):
+            np.testing.assert_array_equal(rows, expected[:k])
+    assert vectors.best(array[0], np.array([100]), 1)[1].tolist() == []
 
 
 def test_pages_are_asked_for_only_while_rows_have_to_be_read_from_disk(tmp_path, array, monkeypatch):
     vectors = stored(tmp_path, array, "float16")
     asked, reads = [], iter([0, 7, 7, 7, 7, 7, 7, 9])
     monkeypatch.setattr(vectors, "_prefetch", lambda rows: asked.append(len(rows)))
-    monkeypatch.setattr("compactds.datastore.vectors._reads", lambda: next(reads))
+    monkeypatch.setattr("compactds.datastore.vectors.reads_so_far", lambda: next(reads))
     for count in (1, 2, 3, 4):  # reads at the first and the last
         vectors.gather(np.arange(count))
     assert asked == [1, 2]
-    assert vectors._cold
+    assert vectors.cold
 
 
 def test_every_half_float_is_widened_exactly():
@@ -121,7 +156,7 @@ def test_short_results_are_completed_and_others_left_alone(tmp_path, array):
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, -1.0]), min_size=0, max_size=40), st.integers(1, 45))
 def test_the_best_are_ordered_by_score_then_row(scores, k):
     rows = np.random.default_rng(len(scores)).permutation(len(scores)).astype(np.int64)
-    found_scores, found_rows = best(np.array(scores, np.float32), rows, k)
+    found_scores, found_rows = ordered(np.array(scores, np.float32), rows, k)
     expected = sorted(zip(scores, rows.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))[:k]
     assert list(zip(found_scores.tolist(), found_rows.tolist(), strict=True)) == expected
 

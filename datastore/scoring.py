@@ -1,0 +1,131 @@
+"""Score half floats exactly where they lie, in a mapped file, with the vector instructions of faiss.
+
+faiss scores the half floats of its own scalar-quantiser index well, and of no other memory. So rows of a file
+are shown to it as the codes of such an index, without being copied. Searched, a view scores all its rows. To
+score chosen rows only, a second index proposes exactly those, and faiss refines what it proposes: one call
+into the library for any number of rows, without Python's lock.
+
+faiss orders equal scores in its own way, and a score that is no number (of a damaged row) spoils its order.
+So one result more than needed is asked for, and any result that does not strictly descend is made again from
+all scores, as `settled` and `ordered` have it: equal scores order by row, rows without a score come nowhere.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from compactds.datastore.encoders.base import Vectors
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+SHORTLIST_ROWS = 4096
+"""How many chosen rows are handed to faiss at once."""
+
+
+def view_of(rows: NDArray[np.float16]) -> Any:
+    """Return a faiss index that scores `rows`, shape (n, d), where they are; they live as long as it."""
+    count, dimension = rows.shape
+    index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    index.is_trained = True  # half floats have nothing to be trained
+    memory = rows.view(np.uint8).reshape(-1)
+    looking, _ = _looking_index()
+    index.codes = faiss.MaybeOwnedVectorUInt8.create_view(
+        faiss.swig_ptr(memory), memory.size, looking.codes.owner
+    )
+    index.ntotal = count
+    index.referenced_objects = [rows]
+    return index
+
+
+class Shortlist:
+    """Score chosen rows of a view; for one thread at a time."""
+
+    def __init__(self, view: Any) -> None:
+        dimension, rows = int(view.d), int(view.ntotal)
+        capacity = min(SHORTLIST_ROWS, max(1, rows))
+        self._flat = faiss.IndexFlat(
+            1, faiss.METRIC_INNER_PRODUCT
+        )  # proposes what it holds, whatever is asked
+        self._narrow = faiss.IndexPreTransform(
+            faiss.RemapDimensionsTransform(dimension, 1, False), self._flat
+        )
+        self._chosen = faiss.IndexIDMap(self._narrow)
+        self._chosen.add_with_ids(np.zeros((capacity, dimension), np.float32), np.arange(capacity))
+        self._chosen.ntotal = rows
+        self._refine = faiss.IndexRefine(self._chosen, view)
+        self._rows: Rows = faiss.rev_swig_ptr(self._chosen.id_map.data(), capacity)
+        self._count = capacity
+        self._view = view
+
+    def best(self, query: Vectors, rows: Rows, k: int) -> tuple[Scores, Rows]:
+        """Return the min(k, n) best of n different rows, best first, and their inner products.
+
+        `query` is float32 of shape (d,). Equal scores order by row.
+        """
+        if len(rows) > len(self._rows):
+            step = len(self._rows)
+            parts = [self.best(query, rows[start : start + step], k) for start in range(0, len(rows), step)]
+            return ordered(*(np.concatenate(each) for each in zip(*parts, strict=True)), k)
+        scores, found = self._ask(query, rows, min(k + 1, len(rows)))
+        if settled(scores):
+            return scores[:k], found[:k]
+        return ordered(*self._ask(query, rows, len(rows)), k)
+
+    def _ask(self, query: Vectors, rows: Rows, k: int) -> tuple[Scores, Rows]:
+        count = len(rows)
+        scores, found = np.empty(k, np.float32), np.empty(k, np.int64)
+        if not count:
+            return scores, found
+        self._rows[:count] = rows
+        if count != self._count:
+            self._flat.ntotal = self._narrow.ntotal = self._count = count
+        pointers = faiss.swig_ptr(query), k, faiss.swig_ptr(scores), faiss.swig_ptr(found)
+        self._refine.search_c(1, *pointers, refining(k, count))
+        return scores, found
+
+
+@lru_cache(maxsize=4096)
+def refining(k: int, candidates: int, proposing: Any = None) -> Any:
+    """Return the parameters of a search that refines so many candidates; no search changes them."""
+    return faiss.IndexRefineSearchParameters(
+        k_factor=(candidates + 0.5) / k,  # faiss rounds the product down
+        **({} if proposing is None else {"base_index_params": proposing}),
+    )
+
+
+def settled(scores: Scores) -> bool:
+    """Tell whether scores strictly descend, so that their order is beyond doubt; none of them is NaN."""
+    return bool((scores[:-1] > scores[1:]).all()) and (not len(scores) or scores[-1] == scores[-1])
+
+
+def ordered(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best (score, row) pairs, highest score first; equal scores order by row.
+
+    Pairs whose score is not a number are left out.
+    """
+    if np.isnan(scores).any():
+        scores, rows = scores[~np.isnan(scores)], rows[~np.isnan(scores)]
+    if len(scores) > k:
+        # Everything that ties with the k-th score stays in, so that ties break by row, not by chance.
+        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+        kept = scores >= threshold
+        scores, rows = scores[kept], rows[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    return scores[order], rows[order]
+
+
+@lru_cache(maxsize=1)
+def _looking_index() -> tuple[Any, Any]:
+    """Return an index whose codes are a view already, and the buffer it looks at.
+
+    A view has to name an owner of its memory, and none can be made from Python; the one named here has
+    nothing to care for.
+    """
+    index = faiss.IndexScalarQuantizer(1, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    index.add(np.zeros((1, 1), np.float32))
+    buffer = faiss.serialize_index(index)
+    return faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.size)), buffer
