@@ -17,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compactds.configs.recipe import recipe_for
+from compactds.datastore import Datastore
 from compactds.datastore.attributes import AttributeColumns, SegmentFilter
 from compactds.datastore.facets import count_values
 from compactds.filters import (
@@ -45,6 +47,9 @@ from compactds.filters.where import (
     Or,
     Prefix,
 )
+from compactds.indexer.adding import add
+from compactds.indexer.build import build
+from compactds.indexer.deleting import delete
 
 ARROW = {
     FieldType.BOOL: pa.bool_(),
@@ -248,10 +253,11 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("attributes") / "attributes.parquet"
 
 
+CASES = os.environ.get("COMPACTDS_CASES")
 thorough = settings(
     deadline=None,
     derandomize=True,
-    max_examples=int(os.environ.get("COMPACTDS_CASES", "200")),
+    max_examples=int(CASES or 200),
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
@@ -391,3 +397,111 @@ def test_any_json_is_read_or_refused(where):
     if bound is not None:
         columns = {name: pa.nulls(2, ARROW[kind]) for name, kind in schema.fields.items()}
         assert evaluate(bound, Columns(columns), 2).shape == (2,)
+
+
+FIELDS = {
+    "flag": FieldType.BOOL,
+    "number": FieldType.INT64,
+    "share": FieldType.FLOAT64,
+    "word": FieldType.STRING,
+    "day": FieldType.DATE,
+    "moment": FieldType.TIMESTAMP,
+    "words": FieldType.STRING_LIST,
+    "numbers": FieldType.INT64_LIST,
+}
+ROWS, DIMENSION = 1_200, 8
+
+
+def made_up_records(first, count):
+    """Records with attributes of every type, most of them from the values that conditions are drawn from."""
+    draw = np.random.default_rng(first)
+
+    def pick(values):
+        return values[draw.integers(len(values))]
+
+    for number in range(first, first + count):
+        record = {
+            "id": f"d{number}",
+            "text": f"passage {number}",
+            "flag": bool(draw.random() < 0.1),
+            "number": int(draw.integers(-5, 6)),
+            "share": float(draw.integers(-3, 4)) / 2,
+            "word": pick(TEXTS),
+            "day": pick(DATES).isoformat(),
+            "moment": pick(TIMES).isoformat(),
+            "words": [pick(TEXTS) for _ in range(draw.integers(0, 4))],
+            "numbers": draw.integers(-5, 6, draw.integers(0, 4)).tolist(),
+        }
+        for name in FIELDS:
+            if draw.random() < 0.1:
+                del record[name]
+        yield record
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """Open a store for each kind of index; one has a second segment, and some documents deleted."""
+    opened = {}
+    for kind in ("flat", "hnsw", "ivf"):
+        root = tmp_path_factory.mktemp(kind)
+        changes = {"index.kind": kind, "attributes": {name: str(FIELDS[name]) for name in FIELDS}}
+        for part, (first, count) in enumerate(((0, ROWS), (ROWS, 300))):
+            lines = [json.dumps(record) for record in made_up_records(first, count)]
+            (root / f"{part}.jsonl").write_text("\n".join(lines))
+            vectors = np.random.default_rng(part).standard_normal((count, DIMENSION)).astype(np.float32)
+            np.save(root / f"{part}.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        build(
+            recipe_for([str(root / "0.jsonl")], {**changes, "vectors": str(root / "0.npy")}), root / "store"
+        )
+        if kind == "ivf":
+            add(root / "store", [str(root / "1.jsonl")], overrides={"vectors": str(root / "1.npy")})
+            delete(root / "store", ids=[f"d{number}" for number in range(0, ROWS, 7)])
+        opened[kind] = Datastore.open(root / "store")
+    yield opened
+    for store in opened.values():
+        store.close()
+
+
+def rows_allowed(store, bound):
+    """Say with DuckDB which rows of the store are allowed and not deleted, in the order of the store."""
+    allowed = []
+    for segment in store._segments:
+        rows = Oracle(store.schema).rows(bound, segment.path / "attributes.parquet")
+        live = [True] * len(rows) if segment.live is None else segment.live.mask().tolist()
+        allowed += [one and other for one, other in zip(rows, live, strict=True)]
+    return np.flatnonzero(allowed)
+
+
+@settings(thorough, max_examples=int(CASES or 60))
+@given(st.data())
+def test_searches_return_as_many_allowed_rows_as_there_are_and_no_others(searched, data):
+    store = searched[data.draw(st.sampled_from(sorted(searched)))]
+    schema = Schema(FIELDS)
+    wheres = data.draw(st.lists(expressions(schema), min_size=1, max_size=3))
+    allowed = [rows_allowed(store, bind(where, store.schema)) for where in wheres]
+    forms = [
+        data.draw(st.sampled_from((where, bind(where, schema), to_json(where), to_sql(where))))
+        for where in wheres
+    ]
+    k = data.draw(st.sampled_from((1, 3, 10, 100, 2_000)))
+    effort = data.draw(
+        st.sampled_from(({}, {"recall": 0.8}, {"recall": 1.0}, {"candidates": 2_000}))
+        | st.builds(lambda plan: {"plan": plan}, st.sampled_from(("exact", "lists", "codes", "open")))
+    )
+    queries = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((len(wheres), DIMENSION))
+    found = store.nearest(queries.astype(np.float32), k=k, where=forms, **effort)
+    every = store.nearest(queries.astype(np.float32), k=2_000, recall=1.0)
+    for rows, scores, mine, ranked in zip(found.rows, found.scores, allowed, every.rows, strict=True):
+        returned = rows[rows >= 0]
+        assert len(returned) == len(set(returned.tolist())) == min(k, len(mine))
+        assert np.isin(returned, mine).all()
+        assert (np.diff(scores[: len(returned)]) <= 0).all()
+        assert (scores[len(returned) :] == -np.inf).all()
+        if effort in ({"recall": 1.0}, {"plan": "exact"}):
+            assert returned.tolist() == ranked[np.isin(ranked, mine)][:k].tolist()
+    for where, mine in zip(wheres, allowed, strict=True):
+        assert [store.count(form) for form in (where, to_json(where), to_sql(where))] == [len(mine)] * 3
+    if len(wheres) == 1:
+        (hits,) = store.search(vectors=queries.astype(np.float32), k=min(k, 10), where=forms[0])
+        assert len(hits) == min(k, 10, len(mine))
+        assert hits.report.matching == len(mine)
