@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -39,6 +39,23 @@ from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
 from compactds.filters.schema import Schema
 
 INDEX_FILES = {"flat": "ann.faiss", "ivf": "ann.faiss", "hnsw": "ann.hnsw"}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """Name the finished row files of a segment, however long ago they were written."""
+
+    folder: Path
+    rows: int
+    documents: int
+    dimension: int
+    dtype: str
+
+    def open_vectors(self) -> ExactVectors:
+        """Open the vectors."""
+        return ExactVectors(
+            self.folder / exact_file(self.dtype), rows=self.rows, dimension=self.dimension, dtype=self.dtype
+        )
 
 
 class SegmentWriter:
@@ -100,14 +117,13 @@ class SegmentWriter:
             self.documents = sort_lookup(self.folder / DOCUMENTS_FILE)
             self._check_sizes()
 
+    def written(self) -> WrittenRows:
+        """Return the rows just written."""
+        return WrittenRows(self.folder, self.rows, self.documents, self._dimension, self._dtype)
+
     def open_vectors(self) -> ExactVectors:
         """Open the vectors just written."""
-        return ExactVectors(
-            self.folder / exact_file(self._dtype),
-            rows=self.rows,
-            dimension=self._dimension,
-            dtype=self._dtype,
-        )
+        return self.written().open_vectors()
 
     def _begins(self, names: pa.ChunkedArray, positions: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Tell which rows begin a document: the first of its passages need not be that at position 0."""
@@ -188,7 +204,7 @@ def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: i
 
 
 def finish_segment(
-    writer: SegmentWriter,
+    writer: SegmentWriter | WrittenRows,
     index: IndexRecord,
     *,
     proposing: ExactVectors,

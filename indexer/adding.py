@@ -38,6 +38,7 @@ from compactds.indexer.growth import ADDITIONS
 from compactds.indexer.ledger import DUPLICATES
 from compactds.indexer.pipeline import Documents, held_list
 from compactds.indexer.progress import LoggedProgress, Progress
+from compactds.indexer.repredicting import with_memory_of
 from compactds.indexer.workspace import WORK_FOLDER, Workspace, build_key, locked, read_table, settled
 
 HELD_ALREADY = "held_already"
@@ -299,9 +300,8 @@ class _Addition(BuildRun):
             schema=full_schema(assembly.attributes.fields),
             segments=(*manifest.segments, record),
             recipe=recipe,
-            predicted=None,  # of the store before
-            measured=None,
         )
+        changed = with_memory_of(self._store, changed)
         return publish(self._out, workspace.segment, changed, replaces=self._store)
 
 

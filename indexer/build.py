@@ -20,7 +20,7 @@ from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.filters.schema import Schema
 from compactds.indexer.assembling import Assembly, assemble_rows, build_index, make_manifest
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
-from compactds.indexer.disk import disk_errors
+from compactds.indexer.disk import disk_errors, remove_leftovers
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.encoding import EncodingCount, GivenVectors, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
@@ -181,6 +181,7 @@ class BuildRun:
         record = build_index(workspace, assembly, writer, account, extra, pipeline.ledger, self._progress)
         manifest = self._publish(workspace, assembly, record, key, existing)
         workspace.clear()
+        remove_leftovers(self._out)
         return Outcome(manifest, account, resumed=resumed, unchanged=False)
 
     def _schema(self, workspace: Workspace, documents: Documents) -> Schema:  # noqa: ARG002

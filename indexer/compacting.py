@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from compactds.datastore.attributes import AttributeColumns
 from compactds.datastore.deletions import read_deleted
 from compactds.datastore.encoders import load_spec
 from compactds.datastore.errors import DamagedStoreError
-from compactds.datastore.files import find_damage, write_array
-from compactds.datastore.manifest import Manifest, SegmentRecord, read_manifest
+from compactds.datastore.files import find_damage, sync_file, sync_folder, write_array
+from compactds.datastore.manifest import MANIFEST_NAME, IndexRecord, Manifest, SegmentRecord, read_manifest
 from compactds.datastore.passages import PassageReader
 from compactds.datastore.publishing import publish
 from compactds.datastore.segment import (
@@ -31,17 +31,18 @@ from compactds.datastore.segment import (
     exact_file,
 )
 from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
-from compactds.datastore.writer import SegmentWriter, finish_segment, write_index
-from compactds.indexer.disk import change_folder, disk_errors
+from compactds.datastore.writer import SegmentWriter, WrittenRows, finish_segment, write_index
+from compactds.indexer.disk import COMPACT_FOLDER, disk_errors, remove_leftovers
 from compactds.indexer.encoding import encode_texts
 from compactds.indexer.filtering import CONTAMINATED_FILE
 from compactds.indexer.growth import DROPPED
-from compactds.indexer.ledger import merged
+from compactds.indexer.ledger import installed_version, merged
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE
 from compactds.indexer.removals import REMOVED_FILE, REMOVED_SCHEMA, join_files
-from compactds.indexer.workspace import locked
+from compactds.indexer.repredicting import with_memory_of
+from compactds.indexer.workspace import Workspace, build_key, locked, write_npy
 
 ROWS_AT_ONCE = 4_096
 LEAST_CLUSTERED_ROWS = 16
@@ -52,7 +53,8 @@ LEAST_CLUSTERED_ROWS = 16
 class CompactResult:
     """Say what compacting came to: segments and rows before, and what the store holds now.
 
-    `unchanged` tells that there was one segment without deleted rows, and nothing to do.
+    `resumed` tells that it went on from an earlier run, `unchanged` that there was one segment without
+    deleted rows, and nothing to do.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class CompactResult:
     bytes_before: int
     bytes_after: int
     seconds: float
+    resumed: bool
     unchanged: bool
 
 
@@ -75,7 +78,8 @@ def compact(
     Passages, attributes and vectors are copied in the order of segments and rows; the index is chosen,
     trained and calibrated for their number, in the memory the store was built with or `memory_bytes`.
     The old store stays whole until the new one replaces it in one step, and readers that have it open keep
-    it. It needs room for both on the disk. Stopped, it begins anew.
+    it. It needs room for both on the disk. Stopped, it goes on where it was, if the store has not changed:
+    rows that are copied, texts that are encoded and an index that is filled are not done again.
 
     A store with two encoders keeps no vectors of the first but in its index, so that those are encoded again.
 
@@ -83,12 +87,13 @@ def compact(
     """
     started = time.perf_counter()
     read_manifest(store)  # where there is no store, nothing is made
-    with locked(store), disk_errors(store), change_folder(store) as work:
+    with locked(store), disk_errors(store):
         manifest = read_manifest(store)
-        published = manifest
+        published, resumed = manifest, False
         if len(manifest.segments) > 1 or any(record.deletions for record in manifest.segments):
-            run = _Compaction(store, manifest, work, memory_bytes, progress or LoggedProgress())
-            published = run.run()
+            run = _Compaction(store, manifest, memory_bytes, progress or LoggedProgress())
+            published, resumed = run.run()
+        remove_leftovers(store)
     return CompactResult(
         path=store,
         segments=len(manifest.segments),
@@ -99,51 +104,99 @@ def compact(
         bytes_before=_bytes(manifest),
         bytes_after=_bytes(published),
         seconds=time.perf_counter() - started,
+        resumed=resumed,
         unchanged=published is manifest,
     )
 
 
 class _Compaction:
-    """One run of a compaction."""
+    """One run of a compaction.
 
-    def __init__(
-        self, store: Path, manifest: Manifest, work: Path, memory_bytes: int | None, progress: Progress
-    ) -> None:
+    The new segment is made in a folder of its own, with a mark for each step that is done: "rows" for the
+    row files, a file for each piece of vectors that is encoded, "index" for the index of a plan.
+    """
+
+    def __init__(self, store: Path, manifest: Manifest, memory_bytes: int | None, progress: Progress) -> None:
         self._store = store
         self._manifest = manifest
         self._records = [record for record in manifest.segments if record.live_passages]
-        self._work = work
-        self._folder = work / "segment"
+        self._marks = Workspace(store / COMPACT_FOLDER)
+        self._folder = self._marks.segment
         self._memory_bytes = memory_bytes
         self._progress = progress
 
-    def run(self) -> Manifest:
+    def run(self) -> tuple[Manifest, bool]:
+        """Return the published manifest, and whether this went on from an earlier run."""
+        changed = replace(self._manifest, segments=(), recipe=self._recipe())
         if not self._records:
-            empty = replace(self._manifest, segments=(), recipe=self._recipe())
-            return publish(self._store, None, empty, replaces=self._manifest)
+            return self._publish(changed, None), False
         started = time.perf_counter()
         plan = self._plan()  # a budget too small is told before hours of work
-        self._check()
-        self._folder.mkdir()
-        writer = self._copy_rows()
-        extra = self._extra_files()
-        deciding = writer.open_vectors()
-        proposing = self._proposing(writer) or deciding
-        self._progress.stage("indexing", None)
-        index = write_index(self._folder, plan, proposing)
+        resumed = self._goes_on()
+        rows, extra = self._rows()
+        deciding = rows.open_vectors()
+        proposing = self._proposing(rows) or deciding
         record = finish_segment(
-            writer,
-            index,
+            rows,
+            self._index(plan, proposing),
             proposing=proposing,
             deciding=deciding,
             dtype=self._dtype,
             ledger=self._ledger(time.perf_counter() - started),
             extra_files=extra,
         )
-        changed = replace(
-            self._manifest, segments=(record,), recipe=self._recipe(), predicted=None, measured=None
+        return self._publish(replace(changed, segments=(record,)), self._folder), resumed
+
+    def _publish(self, changed: Manifest, folder: Path | None) -> Manifest:
+        changed = with_memory_of(self._manifest, changed)
+        return publish(self._store, folder, changed, replaces=self._manifest)
+
+    def _goes_on(self) -> bool:
+        """Tell whether there is work of a compaction of this very store to go on with; remove any other."""
+        key = build_key(
+            {
+                "manifest": (self._store / MANIFEST_NAME).read_text(errors="surrogatepass"),
+                "software": installed_version("compactds"),
+            }
         )
-        return publish(self._store, self._folder, changed, replaces=self._manifest)
+        saved, rows = self._marks.read_state("key"), self._marks.read_state("rows")
+        if saved == key and rows is not None and self._folder.is_dir():
+            self._progress.note("Going on where an earlier compaction stopped.")
+            return True
+        self._check()
+        self._marks.clear()
+        self._folder.mkdir(parents=True)
+        self._marks.write_state("key", key)
+        return False
+
+    def _rows(self) -> tuple[WrittenRows, list[str]]:
+        """Return the row files of the new segment, and the names of the lists beside them."""
+        done = self._marks.read_state("rows")
+        if done is None:
+            writer = self._copy_rows()
+            done = {"rows": writer.rows, "documents": writer.documents, "extra": self._extra_files()}
+            for path in self._folder.iterdir():
+                sync_file(path)
+            sync_folder(self._folder)
+            self._marks.write_state("rows", done)
+        dimension = self._manifest.exact_encoder.dimension
+        return WrittenRows(self._folder, done["rows"], done["documents"], dimension, self._dtype), done[
+            "extra"
+        ]
+
+    def _index(self, plan: IndexPlan, proposing: ExactVectors) -> IndexRecord:
+        """Return the planned index, which an earlier run may have made."""
+        self._progress.stage("indexing", None)
+        done = self._marks.read_state("index")
+        if done is not None and done["plan"] == asdict(plan):
+            return IndexRecord(**done["record"])
+        (self._marks.root / "index.json").unlink(missing_ok=True)
+        if done is not None:
+            (self._folder / done["record"]["file"]).unlink(missing_ok=True)
+        index = write_index(self._folder, plan, proposing)
+        sync_file(self._folder / index.file)
+        self._marks.write_state("index", {"plan": asdict(plan), "record": asdict(index)})
+        return index
 
     def _recipe(self) -> dict[str, Any]:
         """Return the manifest's recipe, which goes on telling that rows were deleted when they are gone."""
@@ -213,34 +266,40 @@ class _Compaction:
                         yield passages.table(rows), piece.take(pa.array(places)), vectors.gather(rows)
                 start += len(table)
 
-    def _proposing(self, writer: SegmentWriter) -> ExactVectors | None:
+    def _proposing(self, rows: WrittenRows) -> ExactVectors | None:
         """Encode the passages for the index, if it has an encoder of its own; None if it has not."""
         manifest = self._manifest
         if manifest.encoder.fingerprint == manifest.exact_encoder.fingerprint:
             return None
-        self._progress.stage("encoding (ann)", writer.rows)
+        self._progress.stage("encoding (ann)", rows.rows)
+        starts = range(0, rows.rows, ROWS_AT_ONCE)
+        pieces = [self._marks.root / f"ann-{number:06d}.npy" for number in range(len(starts))]
+        missing = [(start, path) for start, path in zip(starts, pieces, strict=True) if not path.exists()]
+        self._progress.advance(rows.rows - sum(min(ROWS_AT_ONCE, rows.rows - start) for start, _ in missing))
+        if missing:
+            self._encode(rows, missing)
+        whole = self._marks.root / "ann.vectors"
+        with whole.open("wb") as file:
+            for path in pieces:
+                write_array(file, np.load(path, allow_pickle=False))
+        return ExactVectors(whole, rows=rows.rows, dimension=manifest.encoder.dimension, dtype="float16")
+
+    def _encode(self, rows: WrittenRows, missing: Sequence[tuple[int, Path]]) -> None:
+        """Write the vectors of passages for the index, from some rows on, to a file for each of those."""
+        manifest = self._manifest
         encoder, exact = (
             load_spec(spec, store_root=self._store) for spec in (manifest.encoder, manifest.exact_encoder)
         )
         settings = Passages(**manifest.recipe.get("resolved", {}).get("passages", {}))
         options = PassageOptions(split=settings.split, embed_title=settings.embed_title)
         passager = Passager(options, [encoder, exact])
-        with (
-            closing(PassageReader(self._folder / PASSAGES_FILE)) as reader,
-            (self._work / "ann.vectors").open("wb") as file,
-        ):
-            for start in range(0, writer.rows, ROWS_AT_ONCE):
-                table = reader.table(np.arange(start, min(start + ROWS_AT_ONCE, writer.rows)))
+        with closing(PassageReader(self._folder / PASSAGES_FILE)) as reader:
+            for start, path in missing:
+                table = reader.table(np.arange(start, min(start + ROWS_AT_ONCE, rows.rows)))
                 pairs = zip(table.column("title").to_pylist(), table.column("text").to_pylist(), strict=True)
                 texts = [passager.encoded_text(title, text) for title, text in pairs]
                 vectors = encode_texts(encoder, texts, self._progress)
-                write_array(file, np.asarray(vectors, EXACT_DTYPES["float16"]))
-        return ExactVectors(
-            self._work / "ann.vectors",
-            rows=writer.rows,
-            dimension=manifest.encoder.dimension,
-            dtype="float16",
-        )
+                write_npy(path, np.asarray(vectors, EXACT_DTYPES["float16"]))
 
     def _ledger(self, seconds: float) -> dict[str, Any]:
         """Return the accounts of all segments as one, with what compacting did."""

@@ -13,7 +13,7 @@ from compactds.datastore.documents import IdList, open_documents, write_ids
 from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.publishing import publish
 from compactds.filters import Expression, Where, parse_where
-from compactds.indexer.disk import change_folder, disk_errors
+from compactds.indexer.disk import change_folder, disk_errors, remove_leftovers
 from compactds.indexer.errors import BuildError, UnknownDocumentError
 from compactds.indexer.workspace import locked
 
@@ -70,6 +70,7 @@ def delete(
                 raise _unknown(missing)
         if found and not dry_run:
             publish(store, None, with_deleted(store, manifest, found), replaces=manifest)
+            remove_leftovers(store)
     return _result(store, manifest, found, missing)
 
 

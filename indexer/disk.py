@@ -13,6 +13,7 @@ from compactds.datastore.errors import DamagedStoreError
 from compactds.indexer.errors import BuildError
 
 CHANGE_FOLDER = ".change"
+COMPACT_FOLDER = ".compact"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_DISK = ("No space left", "requested and", "File too large")
 LEAST_FREE_BYTES = 1 << 20
@@ -36,6 +37,12 @@ def disk_errors(out: Path) -> Iterator[None]:
                 remedy="Free some space and run the same command again: it goes on where it stopped.",
             ) from error
         raise
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what stopped changes of a store left: they are done, or of a store that there is no more."""
+    for name in (CHANGE_FOLDER, COMPACT_FOLDER):
+        shutil.rmtree(store / name, ignore_errors=True)
 
 
 @contextmanager

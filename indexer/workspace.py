@@ -49,7 +49,7 @@ class ShardSizes:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Make the folder `out` and keep other builds out of it; raise StoreBusyError if one is in it.
+    """Make the folder `out` and keep other builds and changes out; raise StoreBusyError if one is in it.
 
     The lock ends with the process that holds it, however that ends. A folder that holds other things
     than a store is refused.
@@ -73,9 +73,9 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreBusyError(
-                f"another build is writing to {out}.",
+                f"another build or change of {out} is under way.",
                 value=str(out),
-                remedy="Wait for it to end, or give --out another folder.",
+                remedy="Wait for it to end, then run this command again.",
             ) from None
         yield
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from compactds.cli.main import app
 from compactds.configs.recipe import recipe_for
 from compactds.indexer.build import build
+from compactds.indexer.workspace import locked
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,42 @@ def test_compact_says_what_it_did(store):
     assert json.loads(run("compact", store, "--json", "--memory", "1MB").stdout)["dropped"] == 1
     assert run("compact", store.parent / "none").exit_code == 1
     assert run("compact", store, "--memory", "much").exit_code == 2
+
+
+def test_compact_that_is_stopped_says_how_to_go_on(store, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    run("delete", store, "--id", "d1")
+    with monkeypatch.context() as patch:
+        patch.setattr("compactds.indexer.compacting.finish_segment", stop)
+        done = run("compact", store)
+    assert done.exit_code == 130
+    assert "run the same command again" in done.output
+    done = run("compact", store)
+    assert "went on" in done.output
+    assert "9 passages" in done.output
+
+
+@pytest.mark.parametrize("change", ["build", "add", "delete", "compact"])
+def test_while_a_store_is_changed_a_second_change_is_refused(store, tmp_path, change):
+    more = write(tmp_path / "more.jsonl", range(10, 13))
+    arguments = {
+        "build": ("build", more, "--vector-field", "vector", "--out", store),
+        "add": ("add", store, more),
+        "delete": ("delete", store, "--id", "d1"),
+        "compact": ("compact", store),
+    }[change]
+    before = (store / "manifest.json").read_bytes()
+    with locked(store):
+        done = run(*arguments)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        f"error: another build or change of {store} is under way.",
+        "Wait for it to end, then run this command again.",
+    ]
+    assert (store / "manifest.json").read_bytes() == before
+    assert run(*arguments).exit_code == 0
 
 
 def test_diff_says_what_differs(store, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,17 @@ import pytest
 from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.ann.choose import BudgetError
+from compactds.datastore.budget import predict_store_memory
 from compactds.datastore.errors import DamagedStoreError, StoreBusyError, StoreNotFoundError
-from compactds.datastore.manifest import read_manifest
+from compactds.datastore.manifest import read_manifest, write_manifest
 from compactds.datastore.verify import verify
+from compactds.indexer import compacting
 from compactds.indexer.adding import add
 from compactds.indexer.build import build
 from compactds.indexer.compacting import compact
 from compactds.indexer.deleting import delete
 from compactds.indexer.errors import BuildError
+from compactds.indexer.progress import LoggedProgress
 from compactds.indexer.workspace import locked
 
 COUNT = 600
@@ -172,6 +176,84 @@ def test_a_store_of_which_nothing_is_left_is_empty(store, corpus):
     assert add(store, [write("first", range(10))]).total_documents == 10
 
 
+class StopAt(LoggedProgress):
+    """Interrupt at a stage, as Ctrl-C would."""
+
+    def __init__(self, stage: str) -> None:
+        self.name = stage
+
+    def stage(self, name, total):
+        if name == self.name:
+            raise KeyboardInterrupt
+
+
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+
+def never(*_, **__):
+    pytest.fail("this was done already")
+
+
+class TestGoingOn:
+    """A compaction that was stopped goes on where it was, and ends as if it had not been stopped."""
+
+    @pytest.fixture
+    def expected(self, store, tmp_path):
+        shutil.copytree(store, tmp_path / "whole", copy_function=os.link)
+        compact(tmp_path / "whole")
+        return content(tmp_path / "whole")
+
+    def test_rows_are_copied_once(self, store, expected, monkeypatch):
+        with pytest.raises(KeyboardInterrupt):
+            compact(store, progress=StopAt("indexing"))
+        assert len(read_manifest(store).segments) == 3
+        monkeypatch.setattr("compactds.indexer.compacting.SegmentWriter", never)
+        assert compact(store).resumed
+        assert content(store) == expected
+        assert verify(store) == []
+        assert not (store / ".compact").exists()
+
+    def test_an_index_is_filled_once(self, store, expected, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr("compactds.indexer.compacting.finish_segment", stop)
+            with pytest.raises(KeyboardInterrupt):
+                compact(store)
+        with monkeypatch.context() as patch:
+            patch.setattr("compactds.indexer.compacting.write_index", never)
+            assert compact(store).resumed
+        assert content(store) == expected
+
+    def test_in_other_memory_the_index_alone_is_made_anew(self, store, expected, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr("compactds.indexer.compacting.finish_segment", stop)
+            with pytest.raises(KeyboardInterrupt):
+                compact(store, memory_bytes=10_000_000)
+        monkeypatch.setattr("compactds.indexer.compacting.SegmentWriter", never)
+        assert compact(store).resumed
+        assert content(store) == expected
+        assert verify(store) == []
+
+    @pytest.mark.parametrize("stage", ["checking", "copying"])
+    def test_what_was_half_copied_is_copied_anew(self, store, expected, stage):
+        with pytest.raises(KeyboardInterrupt):
+            compact(store, progress=StopAt(stage))
+        assert not compact(store).resumed
+        assert content(store) == expected
+
+    def test_a_store_that_changed_meanwhile_is_compacted_anew(self, store, corpus):
+        with pytest.raises(KeyboardInterrupt):
+            compact(store, progress=StopAt("indexing"))
+        delete(store, ids=["d0"])
+        assert not (store / ".compact").exists()
+        with pytest.raises(KeyboardInterrupt):
+            compact(store, progress=StopAt("indexing"))
+        add(store, [corpus[0]("again", [0])])
+        assert not (store / ".compact").exists()
+        result = compact(store)
+        assert (result.resumed, result.documents) == (False, read_manifest(store).documents)
+
+
 class TestStopped:
     @pytest.fixture(autouse=True)
     def only_one_kind(self, pristine):
@@ -292,8 +374,62 @@ class TestWrongUse:
         assert len(read_manifest(store).segments) == 3
 
 
+def test_the_memory_predicted_is_that_of_the_segments_there_are(store, corpus):
+    manifest = read_manifest(store)
+    known = predict_store_memory(manifest, building_base_bytes=70, serving_base_bytes=100, workers=3)
+    write_manifest(store, replace(manifest, predicted=known, measured=known))
+    add(store, [corpus[0]("more", [3])], replace=True)
+    grown = read_manifest(store)
+    assert grown.measured is None
+    assert len(grown.segments) == 4
+    assert grown.predicted == predict_store_memory(
+        grown, building_base_bytes=70, serving_base_bytes=100, workers=3
+    )
+    assert grown.predicted.serving_bytes > known.serving_bytes
+    compact(store)
+    one = read_manifest(store)
+    assert one.measured is None
+    assert one.predicted == predict_store_memory(
+        one, building_base_bytes=70, serving_base_bytes=100, workers=3
+    )
+    assert one.predicted.serving_bytes < known.serving_bytes
+    delete(store, where="document_id IS NOT NULL")
+    compact(store)
+    assert read_manifest(store).predicted is None
+
+
+def test_memory_that_was_not_predicted_is_not_made_up(store, corpus):
+    assert read_manifest(store).predicted is None
+    add(store, [corpus[0]("more", [3])])
+    compact(store)
+    assert (read_manifest(store).predicted, read_manifest(store).measured) == (None, None)
+
+
+def stopped_while_encoding(store, monkeypatch):
+    """Stop a compaction after two pieces of ten texts; return what is encoded, from now on, too."""
+    encoded = []
+    encode = compacting.encode_texts
+
+    def stop_after_two(encoder, texts, progress):
+        if len(encoded) == 20:
+            raise KeyboardInterrupt
+        encoded.extend(texts)
+        return encode(encoder, texts, progress)
+
+    def go_on(encoder, texts, progress):
+        encoded.extend(texts)
+        return encode(encoder, texts, progress)
+
+    monkeypatch.setattr(compacting, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(compacting, "encode_texts", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        compact(store)
+    monkeypatch.setattr(compacting, "encode_texts", go_on)
+    return encoded
+
+
 def test_an_index_with_an_encoder_of_its_own_is_filled_from_the_texts(
-    tmp_path, records, write_jsonl, tiny_model
+    tmp_path, records, write_jsonl, tiny_model, monkeypatch
 ):
     first = write_jsonl(tmp_path / "first.jsonl", records[:30])
     rest = write_jsonl(tmp_path / "rest.jsonl", records[30:])
@@ -310,8 +446,11 @@ def test_an_index_with_an_encoder_of_its_own_is_filled_from_the_texts(
             hits = opened.search("light of the star", k=8, recall=1.0)
             answers.append([(hit.passage.id, round(hit.score, 4)) for hit in hits])
             assert len(opened.search("light of the star", k=8, candidates=20)) == 8
+        if not answers[1:]:  # stopped after two pieces of ten rows: the others are encoded later
+            encoded = stopped_while_encoding(tmp_path / "store", monkeypatch)
         result = compact(tmp_path / "store")
     assert answers[0] == answers[1]
+    assert sorted(encoded) == sorted(set(encoded))
     assert (result.documents, result.unchanged) == (40, True)
     assert len(read_manifest(tmp_path / "store").encoder_files) > 0
     assert verify(tmp_path / "store") == []
