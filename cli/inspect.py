@@ -218,10 +218,14 @@ def _memory(store: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     from compactds.configs.sizes import format_bytes
 
     predicted, measured = store["memory"]["predicted"], store["memory"]["measured"]
-    if predicted is None or measured is None:
+    if predicted is None:
         return
+
+    def shown(record: Mapping[str, int] | None, key: str) -> str:
+        return format_bytes(record[key]) if record and record[key] else "-"
+
     rows = [
-        (name, format_bytes(predicted[key]) if predicted[key] else "-", format_bytes(measured[key]))
+        (name, shown(predicted, key), shown(measured, key))
         for name, key in (
             ("to serve, the program included", "serving_bytes"),
             ("the program alone", "serving_base_bytes"),

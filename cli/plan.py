@@ -1,5 +1,6 @@
 """`compactds build --plan`: what a build will make and take; and after a build, whether that was right."""
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -141,16 +142,20 @@ class Account:
         What serving takes is measured in a process of its own.
         """
         from compactds.datastore.budget import predict_store_memory
+        from compactds.datastore.errors import StoreBusyError
         from compactds.datastore.manifest import MemoryRecord, read_manifest, write_manifest
         from compactds.indexer.workspace import locked
 
         if result.unchanged or result.passages < MEASURED_FROM_PASSAGES or not self._watch.peak_bytes:
             return
+        measured_of = read_manifest(result.path)
         serving = serving_memory(result.path)
         if serving is None:
             return
-        with locked(result.path):
+        with suppress(StoreBusyError), locked(result.path):  # busy: it is being changed into another already
             manifest = read_manifest(result.path)
+            if manifest != measured_of:
+                return
             encoders = _encoders_bytes(manifest, serving)
             predicted = predict_store_memory(
                 manifest,

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from compactds.cli.plan import Account, duration, expected
 from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.errors import SearchError
-from compactds.datastore.manifest import read_manifest
+from compactds.datastore.manifest import read_manifest, write_manifest
 from compactds.datastore.memory import can_measure
 from compactds.datastore.tuning import LEAST_QUERIES, MOST_QUERIES, pick_queries
 from compactds.datastore.verify import verify
@@ -314,9 +315,26 @@ class TestAccount:
         assert 100_000_000 < manifest.predicted.serving_bytes < 120_000_000
         assert verify(store) == []
         assert "to serve, the program included" in run("inspect", store).stdout
+        write_manifest(store, replace(manifest, measured=None))  # as it is after the store has grown
+        assert re.search(r"to serve, the program included +[\d.]+ MB +-", run("inspect", store).stdout)
         before = (store / "manifest.json").read_bytes()
         assert run("build", inputs / "r.jsonl", *flags, "--out", store).exit_code == 0
         assert (store / "manifest.json").read_bytes() == before
+
+    def test_a_store_that_another_command_changes_already_is_left_alone(
+        self, store, inputs, monkeypatch, measured_server
+    ):
+        monkeypatch.setattr(plan_module, "MEASURED_FROM_PASSAGES", 100)
+        keep = Account.keep
+
+        def keep_while_busy(account, result):
+            with locked(result.path):
+                keep(account, result)
+
+        monkeypatch.setattr(Account, "keep", keep_while_busy)
+        done = run("build", inputs / "r.jsonl", "--vectors", inputs / "v.npy", "--out", store, "--name", "x")
+        assert done.exit_code == 0, done.output
+        assert read_manifest(store).measured is None
 
     def test_what_cannot_be_measured_is_left_out(self, monkeypatch, store, inputs):
         monkeypatch.setattr(plan_module, "MEASURED_FROM_PASSAGES", 100)
