@@ -84,7 +84,7 @@ def predict_memory(
         serving_bytes=serving_base_bytes + plan.ram_bytes + OPENING_BYTES,
         building_bytes=sum(parts.values()),
         parts=parts,
-        filters=filters_at_most(rows, plan.lists),
+        filters=filters_at_most(rows, plan.lists, plan.shape(dimension).rotated if plan.lists else 0),
     )
 
 

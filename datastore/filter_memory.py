@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compactds.datastore.ann.ivf_filtered import REMEMBERED_FILTERS, SAMPLED_ROWS
+from compactds.datastore.ann.list_map import REMEMBERED_FILTERS, SAMPLED_ROWS
 from compactds.datastore.attributes import AttributeColumns, columns_limit_bytes, results_limit_bytes
 from compactds.datastore.manifest import IndexRecord, SegmentRecord
 from compactds.filters.schema import Schema
@@ -31,28 +31,31 @@ class FilterMemory:
         return self.columns_bytes + self.results_bytes + self.list_map_bytes
 
 
-def filters_at_most(rows: int, lists: int) -> FilterMemory:
+def filters_at_most(rows: int, lists: int, dimension: int) -> FilterMemory:
     """Return the most that filters on a segment of `rows` take; `lists` is 0 for an index without any."""
-    return FilterMemory(columns_limit_bytes(rows), results_limit_bytes(rows), list_map_bytes(rows, lists))
+    map_bytes = list_map_bytes(rows, lists, dimension)
+    return FilterMemory(columns_limit_bytes(rows), results_limit_bytes(rows), map_bytes)
 
 
-def list_map_bytes(rows: int, lists: int) -> int:
+def list_map_bytes(rows: int, lists: int, dimension: int) -> int:
     """Return what it takes to know which list holds each row, once an IVF index is searched under a filter.
 
-    Two bytes a row (four from 65,536 lists on), a sample of the rows, and for each of the last few filters
-    its bits and the rows it allows in each list.
+    Two bytes a row (four from 65,536 lists on), a sample of the rows, the centroids, and for each of the last
+    filters the rows it allows in each list.
     """
     if not lists:
         return 0
     number_bytes = 2 if lists <= 1 << 16 else 4
     sample = min(rows, SAMPLED_ROWS) * (8 + number_bytes)
-    remembered = REMEMBERED_FILTERS * ((rows + 63) // 64 * 8 + 8 * lists)
-    return rows * number_bytes + 8 * lists + sample + remembered
+    remembered = REMEMBERED_FILTERS * 4 * lists
+    return rows * number_bytes + 4 * lists * (1 + dimension) + sample + remembered
 
 
-def lists_of(index: IndexRecord) -> int:
-    """Return the number of lists of a segment's index, 0 for kinds without."""
-    return int(index.parameters.get("lists", 0)) if index.kind == "ivf" else 0
+def lists_of(index: IndexRecord) -> tuple[int, int]:
+    """Return the number of lists of a segment's index and their centroids' dimension, 0 for kinds without."""
+    if index.kind != "ivf":
+        return 0, 0
+    return int(index.parameters.get("lists", 0)), int(index.parameters.get("rotated_dimension", 0))
 
 
 def describe_filters(
@@ -65,7 +68,7 @@ def describe_filters(
     without, `known` says "at most" for them. The other figures are limits.
     """
     opened = list(segments)
-    limits = [filters_at_most(record.passages, lists_of(record.index)) for record, _ in opened]
+    limits = [filters_at_most(record.passages, *lists_of(record.index)) for record, _ in opened]
     rows = sum(record.passages for record, _ in opened)
     return {
         "fields": {

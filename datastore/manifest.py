@@ -25,7 +25,8 @@ SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 class IndexRecord:
     """Hold what a segment's ANN index is: its kind, its file and the parameters it was built with.
 
-    `ram_bytes` is what it holds in memory when open; `reason` says why this kind was chosen.
+    `ram_bytes` is what it holds in memory when open; `reason` says why this kind was chosen. `reach` says how
+    far from a query its best rows lie, for kinds with lists (`ann.reach.Reach`).
     """
 
     kind: str
@@ -33,6 +34,7 @@ class IndexRecord:
     parameters: Mapping[str, Any]
     ram_bytes: int
     reason: str
+    reach: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compactds.datastore.ann.base import AnnIndex
+from compactds.datastore.ann.base import AnnIndex, Bounds
 from compactds.datastore.ann.ivf_filtered import expected_rows
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
@@ -13,9 +13,12 @@ DEFAULT_RECALL = 0.95
 DEFAULT_CANDIDATES = 100
 CALIBRATION_K = 10
 """Recall is measured of the first so many results; K grows with k beyond it."""
-OPEN_FROM_SHARE = 0.5
+OPEN_FROM_SHARE = 0.7
 """A filter that allows less is never left to the end: too few of the candidates would pass it."""
 OPEN_SPARE = 1.2
+WALK_MISSES = 0.24
+"""Which part of the rows that the recall asked for lets a search miss, a walk may be expected to miss in the
+lists it leaves out: codes, and filters that go against a query, take the rest."""
 
 PlanName = Literal["none", "exact", "ann", "lists", "codes", "open"]
 
@@ -31,7 +34,8 @@ class Plan:
     - codes: the codes of all allowed rows are scanned
     - open: the index proposes without regard to the filter, which is applied to more candidates
 
-    `most_rows` is where a walk costs more than scoring every allowed row, which is then done instead.
+    `bounds` say how far a walk goes: not where it costs more than scoring every allowed row, which is then
+    done instead.
     `instead` is what is done for queries of which fewer than its own candidates passed the filter in the
     end: the filter excludes rows just where such a query looks.
     """
@@ -40,7 +44,7 @@ class Plan:
     candidates: int
     effort: int
     predicted_us: float
-    most_rows: float | None = None
+    bounds: Bounds | None = None
     instead: "Plan | None" = None
 
 
@@ -71,7 +75,10 @@ def choose_plan(
     exact = Plan("exact", matching, 0, matching * costs.row_us)
     if asked.recall == 1.0 or matching <= wanted:
         return exact
-    plans = _filtered(matching, rows, wanted, effort, index, costs) if filtered else []
+    misses = (
+        None if asked.effort is not None else WALK_MISSES * asked.k * (1 - (asked.recall or DEFAULT_RECALL))
+    )
+    plans = _filtered(matching, rows, wanted, effort, index, costs, asked.k, misses) if filtered else []
     if not filtered:
         proposing_us = costs.query_us + index.worth(effort) * costs.code_us
         plans = [Plan("ann", wanted, effort, proposing_us + wanted * costs.row_us)]
@@ -85,7 +92,14 @@ def choose_plan(
 
 
 def _filtered(
-    matching: int, rows: int, wanted: int, effort: int, index: AnnIndex, costs: SearchCosts
+    matching: int,
+    rows: int,
+    wanted: int,
+    effort: int,
+    index: AnnIndex,
+    costs: SearchCosts,
+    k: int,
+    misses: float | None,
 ) -> list[Plan]:
     share = matching / rows
     plans = []
@@ -97,7 +111,8 @@ def _filtered(
         walking_us = costs.walk_us + met * costs.code_us + scoring_us
         plans = [Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us)]
         if not index.exact:  # such an index has no lists to walk
-            plans.insert(0, Plan("lists", wanted, effort, walking_us, most_rows))
+            bounds = Bounds(k, misses, most_rows)
+            plans.insert(0, Plan("lists", wanted, effort, walking_us, bounds))
     if share >= OPEN_FROM_SHARE:
         more = min(rows, int(OPEN_SPARE * wanted / share) + 1)
         proposing_us = costs.query_us + worth * costs.code_us + (more - wanted) * costs.row_us

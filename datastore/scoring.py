@@ -10,6 +10,7 @@ So one result more than needed is asked for, and any result that does not strict
 all scores, as `settled` and `ordered` have it: equal scores order by row, rows without a score come nowhere.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,20 @@ Scores = NDArray[np.float32]
 
 SHORTLIST_ROWS = 4096
 """How many chosen rows are handed to faiss at once."""
+
+
+def inner_products(query: Vectors, vectors: Vectors) -> NDArray[np.float32]:
+    """Return the inner products of one query, shape (d,), with float32 vectors, shape (n, d).
+
+    A score depends on nothing but its two vectors, unlike those of a matrix product, which change in the
+    last bits with the number of queries. And it takes one thread: BLAS starts a team for every call, and
+    the teams of many searches at once keep each other from the cores.
+    """
+    scores = np.empty(len(vectors), dtype=np.float32)
+    pointers = (faiss.swig_ptr(array) for array in (scores, query, vectors))
+    if len(vectors):
+        faiss.fvec_inner_products_ny(*pointers, vectors.shape[1], len(vectors))
+    return scores
 
 
 def view_of(rows: NDArray[np.float16]) -> Any:
@@ -69,7 +84,7 @@ class Shortlist:
         if len(rows) > len(self._rows):
             step = len(self._rows)
             parts = [self.best(query, rows[start : start + step], k) for start in range(0, len(rows), step)]
-            return ordered(*(np.concatenate(each) for each in zip(*parts, strict=True)), k)
+            return merged(parts, k)
         scores, found = self._ask(query, rows, min(k + 1, len(rows)))
         if settled(scores):
             return scores[:k], found[:k]
@@ -116,6 +131,12 @@ def ordered(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
         scores, rows = scores[kept], rows[kept]
     order = np.lexsort((rows, -scores))[:k]
     return scores[order], rows[order]
+
+
+def merged(parts: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best of several results, as `ordered` does."""
+    scores, rows = zip(*parts, strict=True)
+    return ordered(np.concatenate(scores), np.concatenate(rows), k)
 
 
 @lru_cache(maxsize=1)

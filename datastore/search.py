@@ -68,7 +68,7 @@ def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Bitmap | Non
     """Return candidate rows for every query, shape (n, plan.candidates), filled up with NO_ROW."""
     if plan.name != "open":
         _, rows = index.search(
-            queries, plan.candidates, effort=plan.effort, allowed=allowed, most_rows=plan.most_rows
+            queries, plan.candidates, effort=plan.effort, allowed=allowed, bounds=plan.bounds
         )
         return rows
     _, rows = index.search(queries, plan.candidates, effort=plan.effort)

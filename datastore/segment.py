@@ -8,6 +8,7 @@ from compactds.datastore.ann.base import AnnIndex
 from compactds.datastore.ann.flat import open_flat
 from compactds.datastore.ann.hnsw import open_hnsw
 from compactds.datastore.ann.ivf import open_ivf
+from compactds.datastore.ann.reach import Reach
 from compactds.datastore.attributes import AttributeColumns
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.deletions import read_deleted
@@ -133,7 +134,7 @@ def open_index(folder: Path, record: IndexRecord, *, dimension: int) -> AnnIndex
             case "hnsw":
                 return open_hnsw(path, dimension=dimension)
             case "ivf":
-                return open_ivf(path)
+                return open_ivf(path, reach=None if record.reach is None else Reach(**record.reach))
     except MemoryError as error:
         raise StoreError(
             f"{path} does not fit in memory.",

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.scoring import Rows, Scores, Shortlist, ordered, settled, view_of
+from compactds.datastore.scoring import (
+    Rows,
+    Scores,
+    Shortlist,
+    inner_products,
+    merged,
+    ordered,
+    settled,
+    view_of,
+)
 
 EXACT_DTYPES = {"float16": "<f2", "float32": "<f4"}
 SUFFIXES = {"float16": "f16", "float32": "f32"}
@@ -39,20 +48,6 @@ def widen(numbers: NDArray[np.floating]) -> Vectors:
     wide = bits.view(np.float32)
     wide *= np.float32(2.0**112)
     return wide
-
-
-def inner_products(query: Vectors, vectors: Vectors) -> NDArray[np.float32]:
-    """Return the inner products of one query, shape (d,), with float32 vectors, shape (n, d).
-
-    A score depends on nothing but its two vectors, unlike those of a matrix product, which change in the
-    last bits with the number of queries. And it takes one thread: BLAS starts a team for every call, and
-    the teams of many searches at once keep each other from the cores.
-    """
-    scores = np.empty(len(vectors), dtype=np.float32)
-    pointers = (faiss.swig_ptr(array) for array in (scores, query, vectors))
-    if len(vectors):
-        faiss.fvec_inner_products_ny(*pointers, vectors.shape[1], len(vectors))
-    return scores
 
 
 class ExactVectors:
@@ -116,7 +111,7 @@ class ExactVectors:
             return self.best(query, allowed.rows(), k)
         else:
             parts = [ordered(inner_products(query, block), rows, k) for rows, block in self.blocks()]
-        return ordered(*(np.concatenate(each) for each in zip(*parts, strict=True)), k)
+        return merged(parts, k)
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (row numbers, float32 vectors) over all rows, or the given ones, in bounded memory."""

@@ -8,11 +8,11 @@ import faiss
 import numpy as np
 import pytest
 
-from compactds.datastore.ann.base import NO_ROW, AnnIndex
+from compactds.datastore.ann.base import NO_ROW, AnnIndex, Bounds
 from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index, code_sizes
 from compactds.datastore.ann.hnsw import HnswIndex
 from compactds.datastore.ann.ivf import COARSE_CODES_FROM_LISTS, code_shape, list_count
-from compactds.datastore.ann.ivf_filtered import ListMap
+from compactds.datastore.ann.list_map import ListMap
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.manifest import IndexRecord
 from compactds.datastore.segment import open_index
@@ -214,9 +214,9 @@ def test_a_filter_costs_an_index_of_lists_no_recall(many_lists, share, kind):
 def test_a_walk_that_would_go_too_far_is_not_begun(many_lists):
     array, index = many_lists
     allowed = Bitmap.from_rows(np.arange(0, len(array), 50), len(array))
-    _, rows = index.search(array[:5], 10, effort=20, allowed=allowed, most_rows=10)
+    _, rows = index.search(array[:5], 10, effort=20, allowed=allowed, bounds=Bounds(most_rows=10))
     assert (rows == NO_ROW).all()
-    _, rows = index.search(array[:5], 10, effort=20, allowed=allowed, most_rows=1e9)
+    _, rows = index.search(array[:5], 10, effort=20, allowed=allowed, bounds=Bounds(most_rows=1e9))
     assert (rows != NO_ROW).all()
 
 
@@ -226,15 +226,18 @@ def test_rows_allowed_are_counted_by_list_or_estimated_from_a_sample(many_lists,
     exact = ListMap(index.ivf).counts(allowed)
     assert exact.exact
     assert exact.allowed.sum() == allowed.count
-    monkeypatch.setattr("compactds.datastore.ann.ivf_filtered.COUNTED_EXACTLY_ROWS", 100)
+    monkeypatch.setattr("compactds.datastore.ann.list_map.COUNTED_EXACTLY_ROWS", 100)
     known = ListMap(index.ivf)
     estimated = known.counts(allowed)
     assert not estimated.exact
     np.testing.assert_array_equal(estimated.allowed, exact.allowed)  # the sample holds all rows of so few
     assert known.counts(allowed) is estimated
-    for row in range(20):  # as many other filters as are remembered, and more
-        known.counts(Bitmap.from_rows(np.array([row]), len(array)))
+    monkeypatch.setattr("compactds.datastore.ann.list_map.REMEMBERED_FILTERS", 3)
+    others = [Bitmap.from_rows(np.array([row]), len(array)) for row in range(3)]
+    assert [known.counts(other).allowed.sum() for other in others] == [1, 1, 1]
     assert known.counts(allowed) is not estimated
+    again = Bitmap(allowed.bits.copy(), allowed.length)
+    assert known.counts(again) is not known.counts(allowed)  # equal, but not the same
     assert known.ram_bytes >= 2 * len(array)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from compactds.datastore import memory
 from compactds.datastore.ann.choose import BudgetError, choose_index
-from compactds.datastore.ann.ivf_filtered import REMEMBERED_FILTERS, ListMap
+from compactds.datastore.ann.list_map import REMEMBERED_FILTERS, ListMap
 from compactds.datastore.attributes import AttributeColumns, arrow_schema, full_schema
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.budget import (
@@ -142,14 +142,14 @@ class TestPrediction:
         table = pa.table({name: ["x"] * rows for name in schema}, schema=arrow_schema(schema))
         pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
         columns = AttributeColumns(tmp_path / "a.parquet", schema)
-        limits = filters_at_most(rows, 0)
+        limits = filters_at_most(rows, 0, 384)
         assert columns.filter.limit_bytes == limits.columns_bytes + limits.results_bytes == limits.total_bytes
         columns.close()
 
     def test_filters_are_counted_in_what_serving_takes_at_most(self):
         plan = choose_index(10**6, 384, memory_bytes=1 << 40)
         found = predict_memory(plan, 10**6, 384, building_base_bytes=0, serving_base_bytes=7)
-        assert found.filters == filters_at_most(10**6, plan.lists)
+        assert found.filters == filters_at_most(10**6, plan.lists, plan.shape(384).rotated)
         assert found.filters.columns_bytes >= 64 * 10**6
         assert found.filters.list_map_bytes >= 2 * 10**6
         assert found.serving_at_most_bytes == found.serving_bytes + found.filters.total_bytes
@@ -164,7 +164,10 @@ class TestPrediction:
 
         lists, rows = 4, 5_000
         held = [np.arange(first, rows, lists) for first in range(lists)]
+        quantizer = faiss.IndexFlatIP(6)
+        quantizer.add(np.zeros((lists, 6), np.float32))
         ivf = SimpleNamespace(
+            quantizer=quantizer,
             nlist=lists,
             ntotal=rows,
             get_list_size=lambda number: len(held[number]),
@@ -172,9 +175,9 @@ class TestPrediction:
         )
         known = ListMap(ivf)
         filters = [Bitmap.from_rows(np.array([row]), rows) for row in range(REMEMBERED_FILTERS)]
-        counted = sum(known.counts(rows).allowed.nbytes + rows.nbytes for rows in filters)
-        assert known.ram_bytes + counted == list_map_bytes(rows, lists)
-        assert list_map_bytes(rows, 1 << 17) > list_map_bytes(rows, 1 << 16) + 2 * rows
+        counted = sum(known.counts(rows).allowed.nbytes for rows in filters)
+        assert known.ram_bytes + counted == list_map_bytes(rows, lists, 6)
+        assert list_map_bytes(rows, 1 << 17, 6) > list_map_bytes(rows, 1 << 16, 6) + 2 * rows
 
 
 class TestLeast:

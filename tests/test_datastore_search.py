@@ -220,20 +220,28 @@ class TestPlan:
         assert plan(matching=90, rows=90).name == "exact"
 
     def test_the_more_is_allowed_the_further_from_scoring_it_all(self):
-        names = [plan(filtered=True, matching=matching).name for matching in (0, 9, 900, 5_000, 50_000)]
-        assert names == ["none", "exact", "lists", "lists", "lists"]
+        names = [
+            plan(filtered=True, matching=matching).name for matching in (0, 9, 900, 9_000, 50_000, 95_000)
+        ]
+        assert names == ["none", "exact", "exact", "lists", "lists", "open"]
 
     def test_a_filter_that_lets_nearly_all_pass_is_left_to_the_end(self):
         assert plan(filtered=True, matching=99_000).name == "open"
-        assert plan(filtered=True, matching=49_000, plan="open").name == "lists"
+        assert plan(filtered=True, matching=69_000, plan="open").name == "lists"
+
+    def test_a_walk_may_miss_less_the_more_recall_is_asked_for_unless_its_effort_is_given(self):
+        bounds = [plan(filtered=True, matching=40_000, recall=recall).bounds for recall in (0.9, 0.95, 0.99)]
+        assert [found.misses for found in bounds] == pytest.approx([0.24, 0.12, 0.024])
+        assert plan(filtered=True, matching=40_000, k=20).bounds.misses == pytest.approx(0.24)
+        assert plan(filtered=True, matching=40_000, effort=16).bounds.misses is None
 
     @pytest.mark.parametrize("name", ["exact", "lists", "codes", "open"])
     def test_a_plan_can_be_asked_for(self, name):
-        assert plan(filtered=True, matching=60_000, plan=name).name == name
+        assert plan(filtered=True, matching=80_000, plan=name).name == name
 
     def test_a_walk_is_given_up_where_scoring_everything_is_cheaper(self):
         walked = plan(filtered=True, matching=2_000, plan="lists")
-        assert walked.most_rows * COSTS.code_us + COSTS.walk_us == pytest.approx(2_000 * COSTS.row_us)
+        assert walked.bounds.most_rows * COSTS.code_us + COSTS.walk_us == pytest.approx(2_000 * COSTS.row_us)
 
     def test_an_index_that_cannot_filter_is_left_out_of_filtered_searches(self):
         class Graph(Lists):

@@ -14,9 +14,12 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from compactds.datastore.ann.base import NO_ROW, Rows, Scores
-from compactds.datastore.ann.ivf_filtered import ListCounts, ListMap, Walk, expected_rows, walk
+from compactds.datastore.ann.base import NO_ROW, Bounds, Rows, Scores
+from compactds.datastore.ann.ivf_filtered import Walk
+from compactds.datastore.ann.list_map import ListMap
+from compactds.datastore.ann.reach import Reach
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
@@ -37,8 +40,6 @@ COARSE_OVERSAMPLING = 2.0
 COARSE_DIMENSIONS_PER_CODE = 4
 MICROSECONDS_PER_CODE_BYTE = 1.5e-4
 MICROSECONDS_PER_SEARCH = 20.0
-SPARE_LISTS = 1.5
-"""How many times as many lists are ranked as a walk is expected to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class IvfIndex:
     rows: int
     lists: int
     shape: CodeShape
+    reach: Reach | None = None
     list_maps: list[ListMap] = field(default_factory=list, repr=False)
     map_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     exact: bool = False
@@ -95,22 +97,20 @@ class IvfIndex:
         *,
         effort: int,
         allowed: Bitmap | None = None,
-        most_rows: float | None = None,
+        bounds: Bounds | None = None,
     ) -> tuple[Scores, Rows]:
         """Return the `count` best allowed rows of the nearest lists, for every query.
 
-        Without a filter, these are `effort` lists. With one, lists are walked until the allowed rows in
-        them are worth as much as those of `effort` lists are without (see `ivf_filtered`). A query whose
-        walk would meet more than `most_rows` rows is not searched, and gets no rows.
+        Without a filter, these are `effort` lists. With one, lists are walked until no more better rows are
+        to be expected in others than `bounds` let a search miss, or else until the allowed rows in them are
+        worth as much as those of `effort` lists are without (see `ivf_filtered`).
         """
-        queries = np.ascontiguousarray(queries, np.float32)
-        rotated = np.empty((len(queries), self.shape.rotated), np.float32)
-        self.transform.apply_noalloc(len(queries), faiss.swig_ptr(queries), faiss.swig_ptr(rotated))
+        rotated = self._rotated(queries)
         found = min(count, max(1, self.rows))
         if allowed is None:
             scores, rows = self._search_open(rotated, found, effort)
         else:
-            scores, rows = self._search_filtered(rotated, found, effort, allowed, most_rows)
+            scores, rows = self._search_filtered(rotated, found, effort, allowed, bounds or Bounds())
         if found == count:
             return scores, rows
         missing = ((0, 0), (0, count - found))
@@ -134,55 +134,52 @@ class IvfIndex:
         return scores, rows
 
     def _search_filtered(
-        self, rotated: Vectors, count: int, effort: int, allowed: Bitmap, most_rows: float | None
+        self, rotated: Vectors, count: int, effort: int, allowed: Bitmap, bounds: Bounds
     ) -> tuple[Scores, Rows]:
         scores = np.full((len(rotated), count), -np.inf, np.float32)
         rows = np.full((len(rotated), count), NO_ROW, np.int64)
         known = self.list_map()
-        counts = known.counts(allowed)
-        parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bits))
-        for place, walked in enumerate(self._walks(rotated, effort, allowed, known, counts)):
-            if not len(walked.lists) or (most_rows is not None and walked.rows > most_rows):
-                continue
-            parameters.nprobe = len(walked.lists)
-            self.ivf.search_preassigned_c(
-                1,
-                faiss.swig_ptr(rotated[place]),
-                count,
-                faiss.swig_ptr(walked.lists),
-                faiss.swig_ptr(np.zeros(len(walked.lists), np.float32)),
-                faiss.swig_ptr(scores[place]),
-                faiss.swig_ptr(rows[place]),
-                False,
-                parameters,
-            )
+        selector = faiss.IDSelectorBitmap(allowed.bits)
+        walk = Walk(self, self.reach, known, known.counts(allowed), selector, self.worth(effort), bounds)
+        for place, query in enumerate(rotated):
+            walk.search(query, scores[place], rows[place])
         return scores, rows
 
-    def _walks(
-        self, rotated: Vectors, effort: int, allowed: Bitmap, known: ListMap, counts: ListCounts
-    ) -> Iterator[Walk]:
-        """Yield how far each query's walk goes; the lists are ranked no further than most walks go."""
-        worth = self.worth(effort)
-        share = allowed.count / max(1, allowed.length)
-        met = expected_rows(worth, share, self.rows)
-        ranked = min(self.lists, int(SPARE_LISTS * met * self.lists / max(1, self.rows)) + 8)
-        for place, lists in enumerate(self._nearest_lists(rotated, ranked)):
-            walked = walk(lists, counts, known.sizes, worth)
-            if walked is None and ranked < self.lists:
-                (lists,) = self._nearest_lists(rotated[place : place + 1], self.lists)
-                walked = walk(lists, counts, known.sizes, worth)
-            if walked is None:
-                lists = np.flatnonzero(counts.allowed) if counts.exact else np.arange(self.lists)
-                walked = Walk(lists, float(known.sizes[lists].sum()))
-            yield walked
+    def scan_lists(self, rotated: Vectors, lists: Rows, parameters: Any, scores: Scores, rows: Rows) -> None:
+        """Search the given lists for one query, into `scores` and `rows`; sets the parameters' list count."""
+        parameters.nprobe = len(lists)
+        pointers = (
+            faiss.swig_ptr(np.zeros(len(lists), np.float32)),
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(rows),
+        )
+        lists = np.ascontiguousarray(lists)
+        self.ivf.search_preassigned_c(
+            1, faiss.swig_ptr(rotated), len(rows), faiss.swig_ptr(lists), *pointers, False, parameters
+        )
 
-    def _nearest_lists(self, rotated: Vectors, count: int) -> list[Rows]:
-        """Return the `count` lists nearest to each query, nearest first, as far as they can be told."""
-        scores = np.empty((len(rotated), count), np.float32)
-        lists = np.empty((len(rotated), count), np.int64)
-        pointers = faiss.swig_ptr(rotated), count, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
-        self.ivf.quantizer.search_c(len(rotated), *pointers)
-        return [few if few[-1] != NO_ROW else few[few != NO_ROW] for few in lists]
+    def thresholds(self, queries: Vectors, count: int) -> list[tuple[Scores, Rows]]:
+        """Return the scores of every query's `count` best rows, best first, and the lists they are in."""
+        scores, rows = self.search(queries, count, effort=self.lists)
+        numbers = self.list_map().list_of_row
+        return [
+            (found[theirs != NO_ROW], numbers[theirs[theirs != NO_ROW]])
+            for found, theirs in zip(scores, rows, strict=True)
+        ]
+
+    def centroid_scores(self, queries: Vectors) -> list[Scores]:
+        """Return the score of every list's centroid for every query."""
+        return [self.list_map().closeness(rotated) for rotated in self._rotated(queries)]
+
+    def list_sizes(self) -> NDArray[np.float32]:
+        """Return how many rows each list holds."""
+        return self.list_map().sizes
+
+    def _rotated(self, queries: Vectors) -> Vectors:
+        queries = np.ascontiguousarray(queries, np.float32)
+        rotated = np.empty((len(queries), self.shape.rotated), np.float32)
+        self.transform.apply_noalloc(len(queries), faiss.swig_ptr(queries), faiss.swig_ptr(rotated))
+        return rotated
 
     def worth(self, effort: int) -> float:
         """Return how many rows a search of this effort meets without a filter."""
@@ -264,8 +261,11 @@ def build_ivf(
     return {"lists": lists, "code_bytes": shape.bytes, "rotated_dimension": shape.rotated}
 
 
-def open_ivf(path: Path) -> IvfIndex:
-    """Read an IVF index into memory; raise RuntimeError for a file that is not one."""
+def open_ivf(path: Path, *, reach: Reach | None = None) -> IvfIndex:
+    """Read an IVF index into memory; raise RuntimeError for a file that is not one.
+
+    Without its `reach`, searches under a filter go as far as their effort says.
+    """
     whole = faiss.read_index(str(path))
     transform = faiss.downcast_VectorTransform(whole.chain.at(0))
     ivf = faiss.downcast_index(faiss.extract_index_ivf(whole))
@@ -276,6 +276,7 @@ def open_ivf(path: Path) -> IvfIndex:
         rows=int(ivf.ntotal),
         lists=int(ivf.nlist),
         shape=CodeShape(int(ivf.pq.M), int(transform.d_out)),
+        reach=reach,
     )
 
 

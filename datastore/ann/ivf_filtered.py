@@ -2,125 +2,141 @@
 
 A filter that allows one row in a hundred makes the same lists hold a hundredth of the rows, and a filter
 that goes with the query, or against it, leaves many or few of them exactly where the query looks. So the
-lists are walked from the nearest outwards until enough allowed rows were met: lists without any are
-skipped, and how far a walk goes depends on what the filter allows around this very query.
+lists are walked from the nearest outwards, those without allowed rows skipped. A first stretch ends when
+enough allowed rows were met; the tenth best of them then tells how many better ones are to be expected in
+each list further out (`reach`), and the walk goes on until too few are left to matter.
 """
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.ann.base import NO_ROW, Bounds, Rows, Scores
+from compactds.datastore.ann.list_map import ListCounts, ListMap
+from compactds.datastore.ann.reach import Reach
+from compactds.datastore.encoders.base import Vectors
 
 DENSITY_POWER = 0.7
 """Where a filter allows a share s of the rows around a query, the same recall takes about s ** 0.7 times as
 many allowed rows as rows without a filter: measured at shares of 0.01 to 0.9."""
-COUNTED_EXACTLY_ROWS = 65_536
-SAMPLED_ROWS = 65_536
-REMEMBERED_FILTERS = 16
+LEAST_DENSITY = 0.01
+FIRST_STRETCH = 0.6
+"""Which part of the rows that an open search of the same effort is worth a first stretch goes for."""
+LEAST_FOUND = 2.0
+"""A first stretch meets at least so many times the rows that are wanted."""
+WALKED_SHARE = 1.5
+"""How many times as many rows a walk meets in the end as one that stopped at its effort's worth."""
 
 
 @dataclass(frozen=True, slots=True)
-class ListCounts:
-    """Hold how many rows of each list a filter allows; `exact` says whether they were counted one by one."""
+class Way:
+    """Hold the lists with allowed rows, from a query's nearest on: their centroids' scores, and rows."""
 
-    allowed: NDArray[np.float64]
-    exact: bool
+    lists: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    allowed: NDArray[np.float32]
+    sizes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def rows(self, stop: int) -> float:
+        """Return how many rows the lists before a place hold."""
+        return float(self.sizes[:stop].sum())
 
 
-class ListMap:
-    """Know which list holds each row, and how many allowed rows each list holds under a filter.
+def way_from(closeness: Scores, known: ListMap, counts: ListCounts) -> Way:
+    """Return the way through all lists from a query's nearest on, without those that hold no allowed row."""
+    lists = np.argsort(-closeness)
+    allowed = counts.allowed[lists]
+    if counts.exact:
+        held = allowed > 0
+        lists, allowed = lists[held], allowed[held]
+    return Way(lists, closeness[lists], allowed, known.sizes[lists])
 
-    Made when an index is first searched under a filter; it takes two bytes a row, four from 65,536 lists on.
+
+def first_stop(way: Way, worth: float, least: float) -> int:
+    """Return how far a walk goes until it is worth `worth` rows of an open search, and met `least` rows.
+
+    How many allowed rows that takes depends on how densely they lie where they lie: the share of allowed
+    rows in a list, averaged over the allowed rows met. A filter that allows few rows anywhere needs fewer
+    than one that allows as many in all, but densely and elsewhere.
     """
+    found = way.allowed.cumsum()
+    enough = found >= np.maximum(worth * _densities(way, found) ** DENSITY_POWER, least)
+    return int(enough.argmax()) + 1 if enough.any() else len(way)
 
-    def __init__(self, ivf: Any) -> None:
-        lists, rows = int(ivf.nlist), int(ivf.ntotal)
-        self.sizes: NDArray[np.float64] = np.zeros(lists)
-        self._list_of_row = np.zeros(rows, np.uint16 if lists <= 1 << 16 else np.uint32)
-        for number in range(lists):
-            size = int(ivf.get_list_size(number))
-            if size:
-                ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)
-                self._list_of_row[ids] = number
-                self.sizes[number] = size
-        drawn = np.random.default_rng(0).choice(rows, min(rows, SAMPLED_ROWS), replace=False)
-        self._sample = np.sort(drawn)
-        self._sample_lists = self._list_of_row[self._sample]
-        self._known: OrderedDict[int, tuple[NDArray[np.uint8], ListCounts]] = OrderedDict()
-        self._lock = threading.Lock()
 
-    @property
-    def ram_bytes(self) -> int:
-        """Return the bytes of the map."""
-        return self._list_of_row.nbytes + self._sample.nbytes + self._sample_lists.nbytes + self.sizes.nbytes
+def last_stop(way: Way, stop: int, reach: Reach, threshold: float, k: int, misses: float) -> int:
+    """Return how far a walk goes on until no more than `misses` better rows are expected further out.
 
-    def counts(self, allowed: Bitmap) -> ListCounts:
-        """Return the allowed rows of each list: counted if they are few, else estimated from a sample.
+    `threshold` is the score of the k-th best row before `stop`.
+    """
+    found = way.allowed[:stop].cumsum()
+    rank = k / max(float(_densities(way, found)[-1]), LEAST_DENSITY)
+    expected = way.allowed[stop:] * reach.share_above(threshold - way.scores[stop:], rank)
+    enough = expected[::-1].cumsum() <= misses  # from the far end on
+    return len(way) - int(np.count_nonzero(enough))
 
-        The last few filters are remembered, by the identity of their bits, which are kept for that.
-        """
-        key = id(allowed.bits)
-        with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-                return known[1]
-        counts = self._counted(allowed)
-        with self._lock:
-            self._known[key] = (allowed.bits, counts)
-            while len(self._known) > REMEMBERED_FILTERS:
-                self._known.popitem(last=False)
-        return counts
 
-    def _counted(self, allowed: Bitmap) -> ListCounts:
-        lists = len(self.sizes)
-        if allowed.count <= COUNTED_EXACTLY_ROWS:
-            met = np.bincount(self._list_of_row[allowed.rows()], minlength=lists)
-            return ListCounts(met.astype(np.float64), exact=True)
-        bits = allowed.bits[self._sample >> 3] >> (self._sample & 7).astype(np.uint8)
-        met = np.bincount(self._sample_lists[(bits & 1).astype(np.bool_)], minlength=lists)
-        scale = len(self._list_of_row) / len(self._sample)
-        return ListCounts((met * scale).astype(np.float64), exact=False)
+def _densities(way: Way, found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the share of allowed rows around the allowed rows met, after each list of a way's beginning."""
+    allowed, sizes = way.allowed[: len(found)], way.sizes[: len(found)]
+    density = (allowed * allowed / np.maximum(sizes, 1)).cumsum() / np.maximum(found, 1e-9)
+    smaller: NDArray[np.float32] = np.minimum(density, 1.0)
+    return smaller
+
+
+class ListScanner(Protocol):
+    """Name what a walk asks of an index of lists."""
+
+    def scan_lists(self, rotated: Vectors, lists: Rows, parameters: Any, scores: Scores, rows: Rows) -> None:
+        """Search the given lists for one query, into `scores` and `rows`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Hold the lists that a query's walk scans, nearest first, and the rows in them, allowed or not."""
+    """Walk the lists of an index under one filter, for one query after another.
 
-    lists: NDArray[np.int64]
-    rows: float
-
-
-def walk(
-    nearest: NDArray[np.int64], counts: ListCounts, sizes: NDArray[np.float64], worth: float
-) -> Walk | None:
-    """Return how far a walk along the `nearest` lists goes until it is worth as much as `worth` open rows.
-
-    How many allowed rows that takes depends on how densely they lie where they lie: the share of allowed
-    rows in a list, averaged over the allowed rows met. A filter that allows few rows anywhere needs fewer
-    than one that allows as many in all, but densely and elsewhere. None if the lists end before that.
+    `worth` is how many rows an open search of the same effort meets.
     """
-    met = counts.allowed[nearest]
-    if counts.exact:
-        held = met > 0
-        nearest, met = nearest[held], met[held]
-    held_rows = sizes[nearest]
-    found = met.cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):  # a sample may have met none so far
-        density = np.minimum((met * met / held_rows).cumsum() / found, 1.0)
-        enough = found >= worth * np.exp(DENSITY_POWER * np.log(density))
-    stop = int(enough.argmax()) + 1
-    if not len(enough) or not enough[stop - 1]:
-        return None
-    return Walk(nearest[:stop], float(held_rows[:stop].sum()))
+
+    index: ListScanner
+    reach: Reach | None
+    known: ListMap
+    counts: ListCounts
+    selector: Any
+    worth: float
+    bounds: Bounds
+
+    def search(self, rotated: Vectors, scores: Scores, rows: Rows) -> None:
+        """Put the best allowed rows of one query, shape (d,), into `scores` and `rows`."""
+        bounds = self.bounds
+        reach = None if bounds.misses is None else self.reach
+        way = way_from(self.known.closeness(rotated), self.known, self.counts)
+        worth = self.worth * (1.0 if reach is None else FIRST_STRETCH)
+        stop = first_stop(way, worth, LEAST_FOUND * bounds.k)
+        if not stop or way.rows(stop) > bounds.most_rows:
+            return
+        parameters = faiss.SearchParametersIVF(sel=self.selector)
+        self.index.scan_lists(rotated, way.lists[:stop], parameters, scores, rows)
+        place = min(bounds.k, len(rows)) - 1
+        if reach is None or bounds.misses is None or rows[place] == NO_ROW:
+            return
+        end = last_stop(way, stop, reach, float(scores[place]), bounds.k, bounds.misses)
+        if end <= stop or way.rows(end) > bounds.most_rows:
+            return
+        more_scores, more_rows = np.empty_like(scores), np.empty_like(rows)
+        self.index.scan_lists(rotated, way.lists[stop:end], parameters, more_scores, more_rows)
+        both = np.concatenate((scores, more_scores))
+        best = np.argsort(-both, kind="stable")[: len(scores)]
+        scores[:], rows[:] = both[best], np.concatenate((rows, more_rows))[best]
 
 
 def expected_rows(worth: float, share: float, rows: int) -> float:
     """Return how many rows a walk meets under a filter that allows `share` of the rows everywhere alike."""
-    return float(min(rows, worth * max(share, 1e-9) ** (DENSITY_POWER - 1)))
+    return float(min(rows, WALKED_SHARE * worth * max(share, 1e-9) ** (DENSITY_POWER - 1)))

@@ -1,0 +1,94 @@
+"""Know the lists of an IVF index: which holds each row, how near it is, and what a filter allows in it."""
+
+import threading
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.scoring import inner_products
+
+COUNTED_EXACTLY_ROWS = 65_536
+SAMPLED_ROWS = 65_536
+REMEMBERED_FILTERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ListCounts:
+    """Hold how many rows of each list a filter allows; `exact` says whether they were counted one by one."""
+
+    allowed: NDArray[np.float32]
+    exact: bool
+
+
+class ListMap:
+    """Know which list holds each row, and how many allowed rows each list holds under a filter.
+
+    Made when an index is first searched under a filter. It takes two bytes a row, four from 65,536 lists on,
+    and the centroids as they are.
+    """
+
+    def __init__(self, ivf: Any) -> None:
+        lists, rows = int(ivf.nlist), int(ivf.ntotal)
+        self.sizes = np.zeros(lists, np.float32)
+        self.list_of_row = np.zeros(rows, np.uint16 if lists <= 1 << 16 else np.uint32)
+        for number in range(lists):
+            size = int(ivf.get_list_size(number))
+            if size:
+                ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)
+                self.list_of_row[ids] = number
+                self.sizes[number] = size
+        quantizer = faiss.downcast_index(ivf.quantizer)
+        exact = (
+            faiss.downcast_index(quantizer.refine_index) if hasattr(quantizer, "refine_index") else quantizer
+        )
+        self.centroids: Vectors = exact.reconstruct_n(0, lists)
+        drawn = np.random.default_rng(0).choice(rows, min(rows, SAMPLED_ROWS), replace=False)
+        self._sample = np.sort(drawn)
+        self._sample_lists = self.list_of_row[self._sample]
+        self._known: OrderedDict[int, tuple[weakref.ref[NDArray[np.uint8]], ListCounts]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def ram_bytes(self) -> int:
+        """Return the bytes of the map."""
+        held = self.list_of_row, self._sample, self._sample_lists, self.sizes, self.centroids
+        return sum(array.nbytes for array in held)
+
+    def closeness(self, rotated: Vectors) -> NDArray[np.float32]:
+        """Return the inner products of all centroids with one query in the index's own space."""
+        return inner_products(rotated, self.centroids)
+
+    def counts(self, allowed: Bitmap) -> ListCounts:
+        """Return the allowed rows of each list: counted if they are few, else estimated from a sample.
+
+        Filters are remembered by the identity of their bits, as long as somebody holds those.
+        """
+        key = id(allowed.bits)
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None and known[0]() is allowed.bits:
+                self._known.move_to_end(key)
+                return known[1]
+        counts = self._counted(allowed)
+        with self._lock:
+            self._known[key] = (weakref.ref(allowed.bits), counts)
+            while len(self._known) > REMEMBERED_FILTERS:
+                self._known.popitem(last=False)
+        return counts
+
+    def _counted(self, allowed: Bitmap) -> ListCounts:
+        lists = len(self.sizes)
+        if allowed.count <= COUNTED_EXACTLY_ROWS:
+            met = np.bincount(self.list_of_row[allowed.rows()], minlength=lists)
+            return ListCounts(met.astype(np.float32), exact=True)
+        bits = allowed.bits[self._sample >> 3] >> (self._sample & 7).astype(np.uint8)
+        met = np.bincount(self._sample_lists[(bits & 1).astype(np.bool_)], minlength=lists)
+        scale = len(self.list_of_row) / len(self._sample)
+        return ListCounts((met * scale).astype(np.float32), exact=False)
