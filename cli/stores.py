@@ -59,8 +59,13 @@ def where_condition(where: str | None) -> Mapping[str, Any] | str | None:
     """Return what `--where` says: a dict for JSON, which starts with a brace, else the SQL as it is."""
     if where is None or not where.lstrip().startswith("{"):
         return where
+    from compactds.filters.limits import MAX_DEPTH, check_depth
+
     try:
         condition: dict[str, Any] = json.loads(where)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise typer.BadParameter(f"not JSON: {error}", param_hint="'--where'") from error
+    except RecursionError:
+        check_depth(MAX_DEPTH + 1)  # what the reader of JSON gives up on is far deeper
+        raise
     return condition

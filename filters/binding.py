@@ -159,10 +159,10 @@ def _values(name: str, kind: FieldType, element: FieldType, values: tuple[Any, .
     """Return the distinct values of a list in order; refuse one that mixes kinds."""
     if fit_plain(element, values):
         return tuple(dict.fromkeys(values))
-    samples = {type(value): value for value in values}
-    families = sorted({family(value) for value in samples.values()})
+    families = {family(value): value for value in {type(value): value for value in values}.values()}
     if len(families) > 1:
-        raise _wrong_type(name, kind, values, f"mixes {' and '.join(families)}", "Give values of one kind.")
+        samples = " and ".join(f"{each} {shown(families[each])}" for each in sorted(families))
+        raise _wrong_type(name, kind, values, f"mixes {samples}", "Give values of one kind.")
     return tuple(dict.fromkeys(_exactly(name, kind, element, value) for value in values))
 
 

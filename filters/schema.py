@@ -55,12 +55,18 @@ class Schema:
         if isinstance(name, str) and name in self.fields:
             return self.fields[name]
         readable = isinstance(name, str) and len(name) <= LONGEST_NAME
-        near = get_close_matches(name, self.fields, n=1, cutoff=0.5) if readable else []
+        near = self._near(name) if readable else None
         known = ", ".join(islice(self.fields, _NAMES_SHOWN)) or "none"
         if len(self.fields) > _NAMES_SHOWN:
             known += f" and {len(self.fields) - _NAMES_SHOWN} more"
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Known fields: {known}."
+        remedy = f"Did you mean {near!r}?" if near else f"Known fields: {known}."
         raise UnknownFieldError(f"unknown field {shown(name)}.", value=reported(name), remedy=remedy)
+
+    def _near(self, name: str) -> str | None:
+        """Return the field whose name is nearest, capitals apart, or None if none is near."""
+        folded = {known.casefold(): known for known in self.fields}
+        near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+        return folded[near[0]] if near else None
 
     def __contains__(self, name: object) -> bool:
         return name in self.fields

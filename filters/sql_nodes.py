@@ -12,7 +12,7 @@ from typing import Any
 from sqlglot import exp
 
 from compactds.filters.errors import WhereError, reported, shown
-from compactds.filters.values import UnfitError, parse_instant
+from compactds.filters.values import NoDate, UnfitError, parse_instant
 from compactds.filters.where import (
     And,
     Compare,
@@ -211,7 +211,7 @@ def _part(node: Any) -> str:
     return str(node.name)
 
 
-def _value(node: Any) -> bool | int | float | str | date | datetime:
+def _value(node: Any) -> bool | int | float | str | date | datetime | NoDate:
     """Return the value of a literal."""
     kind = type(node)
     _check_arguments(node)
@@ -240,15 +240,18 @@ def _number(text: str) -> int | float:
     return float(text)
 
 
-def _dated(node: Any) -> date | datetime:
-    """Return the value of DATE '…' or TIMESTAMP '…', which the parser gives as a cast."""
+def _dated(node: Any) -> date | datetime | NoDate:
+    """Return the value of DATE '…' or TIMESTAMP '…', which the parser gives as a cast.
+
+    One that does not exist is refused when its field is known, as it is in the other front ends.
+    """
     text, kind = str(node.this.this), node.to.this
     if kind is not exp.DataType.Type.DATE and kind not in _TIMESTAMPS:
         raise _unsupported(node)
     try:
         instant = parse_instant(text)
     except UnfitError as error:
-        raise refusal(f"date {shown(text)}", text, str(error)) from None
+        return NoDate(text, str(error))
     if kind in _TIMESTAMPS:
         return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
     if len(text) > len("2024-01-31"):

@@ -5,7 +5,7 @@ unknown functions end; and its syntax tree, of which known nodes are translated 
 refused. Parentheses are resolved from the inside out, so that nesting costs no recursion.
 """
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
@@ -43,6 +43,8 @@ _NEVER_TOGETHER = {  # the parser reads these as if one of the two were not ther
     (TokenType.L_PAREN, TokenType.COMMA),
     (TokenType.L_BRACKET, TokenType.COMMA),
 }
+_RECURSIVE = {TokenType.NOT, TokenType.DASH}
+"""Signs that the parser nests, one in the other, however many stand in a row."""
 _NOT_WORDS = _OPERATORS | {
     TokenType.L_PAREN,
     TokenType.R_PAREN,
@@ -145,6 +147,9 @@ class _Reader:
 
     def _parse(self, tokens: list[Token]) -> Expression:
         _check_ranges(tokens)
+        for kind, run in groupby(token.token_type for token in tokens):
+            if kind in _RECURSIVE:
+                check_depth(sum(1 for _ in run))
         parser = Dialect.get_or_raise("duckdb").parser(error_level=ErrorLevel.IMMEDIATE)
         try:
             trees = parser.parse_into(exp.Condition, tokens, self.text)

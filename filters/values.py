@@ -1,6 +1,7 @@
 """Turn a value as it was written into a value of a field's type, exactly or not at all."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import floor, isfinite
 from typing import Any
@@ -27,6 +28,17 @@ class UnfitError(ValueError):
     """Say why a value does not fit a type; the message continues a sentence that names the field."""
 
 
+@dataclass(frozen=True, slots=True)
+class NoDate:
+    """Stand for a date written as one that is none, until the field is known that refuses it."""
+
+    text: str
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"DATE {self.text!r}"
+
+
 def family(value: object) -> str:
     """Name the kind of a value as users know it; values of different kinds never share a list."""
     match value:
@@ -36,7 +48,7 @@ def family(value: object) -> str:
             return "number"
         case str():
             return "string"
-        case date():
+        case date() | NoDate():
             return "date"
         case None:
             return "null"
@@ -141,6 +153,8 @@ def _microseconds(value: object) -> int:
             return _since_epoch(value)
         case date():
             return (value - _EPOCH_DATE).days * _MICROSECONDS_A_DAY
+        case NoDate(_, reason):
+            raise UnfitError(reason)
     try:
         seconds = _number(value)
     except UnfitError:
