@@ -58,9 +58,10 @@ def ledger_tables(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if removed:
         header = ("source", "filter", "reason", "documents", "of the source", "words")
         yield "removed", table(removed, header=header)
-    edited = [[_shown(value) for value in row.values()] for row in ledger.get("edited", ())]
-    if edited:
-        yield "edited", table(edited, header=list(ledger["edited"][0]))
+    for name in ("edited", "revisions"):
+        rows = [[_shown(value) for value in row.values()] for row in ledger.get(name, ())]
+        if rows:
+            yield name, table(rows, header=list(ledger[name][0]))
 
 
 def example_lines(examples: Sequence[Mapping[str, Any]], each: int = 2) -> Iterator[str]:
@@ -100,8 +101,9 @@ def ledger_page(title: str, ledger: Mapping[str, Any]) -> str:
         "<h2>Removed</h2>",
         *_removed_html(ledger, total["documents"]),
     ]
-    if ledger.get("edited"):
-        body += ["<h2>Edited</h2>", _html_table(tuple(ledger["edited"][0]), ledger["edited"])]
+    for name in ("edited", "revisions"):
+        if ledger.get(name):
+            body += [f"<h2>{name.capitalize()}</h2>", _html_table(tuple(ledger[name][0]), ledger[name])]
     if ledger.get("seconds"):
         rows = [{"stage": stage, "seconds": f"{taken:,.2f}"} for stage, taken in ledger["seconds"].items()]
         body += ["<h2>Time</h2>", _html_table(("stage", "seconds"), rows)]

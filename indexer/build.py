@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_ste
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE, plan_reading
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
+from compactds.indexer.revisions import Revision, pinned, unchanging
 from compactds.indexer.sources import content_hint, list_input_files
 from compactds.indexer.workspace import Workspace, build_key, locked
 
@@ -145,6 +146,7 @@ class BuildRun:
         self._undoes_growth = undoes_growth
         self._sources = source_options(recipe)
         self._files = [list_input_files(options) for options in self._sources]
+        self._revisions: list[Revision] = []
 
     def run(self) -> Outcome:
         """Run all stages that are not done yet."""
@@ -160,6 +162,9 @@ class BuildRun:
         workspace, resumed = Workspace.open(self._out, key, documents_key)
         if resumed:
             self._progress.note("Going on where an earlier build stopped.")
+        self._sources, self._revisions = pinned(workspace, self._sources)
+        for found in self._revisions:
+            self._progress.note(f"hf:{found.dataset} is read at commit {found.commit}.")
         pipeline = Pipeline(workspace, self._recipe, self._sources, steps, self._executor, self._progress)
         documents = pipeline.documents(list(plan_reading(self._sources, self._files)))
         for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
@@ -229,7 +234,8 @@ class BuildRun:
         return build_key({**facts, "recipe": recipe, "vectors": vectors}), build_key(facts)
 
     def _is_current(self, existing: Manifest, key: str) -> bool:
-        if existing.recipe.get("key") != key or not all(self._files):
+        same = (files or unchanging(source) for files, source in zip(self._files, self._sources, strict=True))
+        if existing.recipe.get("key") != key or not all(same):
             return False
         folders = [(self._out / SEGMENTS_FOLDER / record.name, record.files) for record in existing.segments]
         return not any(
@@ -343,6 +349,8 @@ class BuildRun:
             "resumed": resumed,
             "software": software(),
         }
+        if self._revisions:
+            account["revisions"] = [asdict(revision) for revision in self._revisions]
         for name, text in (
             ("truncated", "passages are longer than the encoder's limit; their ends are not searchable"),
             ("zero_vectors", "passages hold nothing the encoder knows; no query will find them"),

@@ -30,7 +30,9 @@ KEY_FILE = "key.json"
 ENCODERS_FOLDER = "encoders"
 
 # What depends on nothing but the sources and what may enter: kept when only later settings change.
-_DOCUMENT_STAGES = frozenset({"reading", "documents", "filtering", "kept", "removed", "deduplicating"})
+_DOCUMENT_STAGES = frozenset(
+    {"commits.json", "reading", "documents", "filtering", "kept", "removed", "deduplicating"}
+)
 
 
 @dataclass(frozen=True, slots=True)

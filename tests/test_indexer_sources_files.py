@@ -1,3 +1,4 @@
+import inspect
 import io
 import logging
 import os
@@ -17,6 +18,7 @@ from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.errors import RecordError, SourceError
 from compactds.indexer.sources import SourceOptions, list_input_files, read_documents, texts
 from compactds.indexer.sources.html import extract_html
+from compactds.indexer.sources.hub import hub_commit
 from compactds.indexer.sources.markdown import extract_markdown
 
 
@@ -745,3 +747,56 @@ class TestHub:
         )
         documents = read(f"hf:{tmp_path / 'data'}")
         assert [(d.text, d.attributes) for d in documents] == [("a", {"year": 2015}), ("b", {"year": None})]
+
+
+class TestCommits:
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """Take the place of the hub: what it is asked, and what it answers."""
+        questions = []
+
+        def ask(name, revision):
+            questions.append((name, revision))
+            return self.COMMIT
+
+        monkeypatch.setattr("compactds.indexer.sources.hub._ask_for_commit", ask)
+        return questions
+
+    @pytest.mark.parametrize("revision", [None, "main", "v1", "0123456"])
+    def test_the_hub_is_asked_what_a_revision_is_now(self, asked, revision):
+        assert hub_commit(SourceOptions("hf:owner/name", revision=revision)) == self.COMMIT
+        assert asked == [("owner/name", revision)]
+
+    def test_a_commit_is_what_it_is(self, asked):
+        commit = "f" * 40
+        assert hub_commit(SourceOptions("hf:owner/name", revision=commit)) == commit
+        assert asked == []
+
+    def test_a_folder_has_none(self, asked, tmp_path):
+        assert hub_commit(SourceOptions(f"hf:{tmp_path}")) is None
+        assert asked == []
+
+    @pytest.mark.parametrize("error", [OSError("offline"), ValueError("no such name"), ImportError("hub")])
+    def test_a_hub_that_is_silent_is_no_error_yet(self, monkeypatch, error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr("compactds.indexer.sources.hub._ask_for_commit", fail)
+        assert hub_commit(SourceOptions("hf:owner/name")) is None
+
+    def test_the_real_package_is_asked_in_its_own_words(self, monkeypatch):
+        hub = pytest.importorskip("huggingface_hub")
+        calls = []
+
+        def dataset_info(_, repo_id, *, revision=None, timeout=None):
+            calls.append((repo_id, revision, timeout))
+            return hub.DatasetInfo(
+                id=repo_id, sha=self.COMMIT, private=False, downloads=0, likes=0, tags=[], disabled=False
+            )
+
+        inspect.signature(hub.HfApi.dataset_info).bind(None, "owner/name", revision="v1", timeout=1.0)
+        monkeypatch.setattr(hub.HfApi, "dataset_info", dataset_info)
+        assert hub_commit(SourceOptions("hf:owner/name", revision="v1")) == self.COMMIT
+        assert calls == [("owner/name", "v1", 30.0)]

@@ -1,10 +1,48 @@
 """Stream datasets from the Hugging Face hub."""
 
+import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from compactds.indexer.errors import SourceError
 from compactds.indexer.sources.options import Record, SourceOptions
 from compactds.indexer.sources.records import DocumentShape
+
+ASKING_TIMEOUT_S = 30.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+logger = logging.getLogger(__name__)
+
+
+def is_commit(revision: str) -> bool:
+    """Tell whether a revision is a commit, which is always the same, and no branch or tag."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def hub_commit(options: SourceOptions) -> str | None:
+    """Return the commit that a dataset's revision is now; None for a local folder or if the hub is silent.
+
+    Why it is silent, reading tells: it needs the hub, too.
+    """
+    if options.revision is not None and is_commit(options.revision):
+        return options.revision
+    name = options.path.removeprefix("hf:")
+    if Path(name).exists():
+        return None
+    try:
+        return _ask_for_commit(name, options.revision)
+    # The hub, its HTTP client and checks of names raise errors of their own, without a common root.
+    except Exception as error:  # noqa: BLE001
+        logger.info("cannot tell the commit of the dataset %s: %s", name, error)
+        return None
+
+
+def _ask_for_commit(name: str, revision: str | None) -> str | None:
+    from huggingface_hub import HfApi
+
+    found = HfApi().dataset_info(name, revision=revision, timeout=ASKING_TIMEOUT_S)
+    return found.sha
 
 
 def read_hub(options: SourceOptions, shape: DocumentShape) -> Iterator[Record]:
