@@ -283,6 +283,8 @@ def _summarise(result: "BuildResult") -> None:
         say(f"{result.contaminated:,} documents held evaluation questions", fg="yellow")
     if result.duplicates:
         say(f"{result.duplicates:,} documents occurred twice and are kept once", fg="yellow")
+    if result.duplicate_passages:
+        say(f"{result.duplicate_passages:,} passages repeat others and are left out", fg="yellow")
     if result.truncated:
         say(
             f"{result.truncated:,} passages are longer than the encoder reads; their ends were cut",

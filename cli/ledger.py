@@ -32,8 +32,10 @@ _SOURCE_COLUMNS = (
     "documents_out",
     "words_out",
     "passages",
+    "duplicate_passages",
     "truncated",
 )
+_PASSAGE_COLUMNS = ("source", "filter", "reason", "passages", "words")
 
 
 def ledger_tables(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
@@ -58,6 +60,11 @@ def ledger_tables(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if removed:
         header = ("source", "filter", "reason", "documents", "of the source", "words")
         yield "removed", table(removed, header=header)
+    repeated = [
+        [_shown(row[name]) for name in _PASSAGE_COLUMNS] for row in ledger.get("removed_passages", ())
+    ]
+    if repeated:
+        yield "removed passages", table(repeated, header=_PASSAGE_COLUMNS)
     for name in ("edited", "revisions"):
         rows = [[_shown(value) for value in row.values()] for row in ledger.get(name, ())]
         if rows:
@@ -101,6 +108,8 @@ def ledger_page(title: str, ledger: Mapping[str, Any]) -> str:
         "<h2>Removed</h2>",
         *_removed_html(ledger, total["documents"]),
     ]
+    if ledger.get("removed_passages"):
+        body += ["<h2>Removed passages</h2>", *_removed_passages_html(ledger, total)]
     for name in ("edited", "revisions"):
         if ledger.get(name):
             body += [f"<h2>{name.capitalize()}</h2>", _html_table(tuple(ledger[name][0]), ledger[name])]
@@ -119,30 +128,48 @@ def ledger_page(title: str, ledger: Mapping[str, Any]) -> str:
     )
 
 
+def _removed_passages_html(ledger: Mapping[str, Any], total: Mapping[str, int]) -> Iterator[str]:
+    split = total["passages"] + total["duplicate_passages"]
+    for row in ledger["removed_passages"]:
+        yield from _kind_html(row, f"{row['passages']:,} passages", _share(row["passages"], split), ledger)
+
+
 def _removed_html(ledger: Mapping[str, Any], documents: int) -> Iterator[str]:
     if not ledger.get("removed"):
         yield "<p>Nothing was removed.</p>"
     for row in ledger.get("removed", ()):
         share = _share(row["documents"], documents)
-        kind = (row["source"], row["filter"], row["reason"])
-        yield (
-            f"<details><summary><b>{escape(row['filter'])}</b> {escape(row['reason'].replace('_', ' '))} "
-            f"in {escape(row['source'])}: {row['documents']:,} documents, {row['words']:,} words "
-            f"<span class='bar'><span style='width:{share:.1%}'></span></span> {share:.1%}</summary>"
-        )
-        for example in ledger.get("examples", ()):
-            if (example["source"], example["filter"], example["reason"]) == kind:
-                yield _example_html(example)
-        yield "</details>"
+        yield from _kind_html(row, f"{row['documents']:,} documents", share, ledger)
+
+
+def _kind_html(row: Mapping[str, Any], what: str, share: float, ledger: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for what was removed of a source for one reason, to be opened for examples."""
+    kind = (row["source"], row["filter"], row["reason"])
+    yield (
+        f"<details><summary><b>{escape(row['filter'])}</b> {escape(row['reason'].replace('_', ' '))} "
+        f"in {escape(row['source'])}: {what}, {row['words']:,} words "
+        f"<span class='bar'><span style='width:{share:.1%}'></span></span> {share:.1%}</summary>"
+    )
+    for example in ledger.get("examples", ()):
+        if (example["source"], example["filter"], example["reason"]) == kind:
+            yield _example_html(example)
+    yield "</details>"
 
 
 def _example_html(example: Mapping[str, Any]) -> str:
     limit = f" (limit {escape(example['limit'])})" if example["limit"] is not None else ""
     return (
-        f"<div class='place'>{escape(example['document_id'])}, {escape(example['origin'])}: "
+        f"<div class='place'>{escape(_name(example))}, {escape(example['origin'])}: "
         f"{escape(example['value'])}{limit}, {example['words']:,} words</div>"
         f"<blockquote>{escape(example['excerpt'])}</blockquote>"
     )
+
+
+def _name(example: Mapping[str, Any]) -> str:
+    """Return the id of what was removed: of a document, or of a passage."""
+    position = example.get("position")
+    name: str = example["document_id"]
+    return name if position is None else f"{name}#{position}"
 
 
 def _html_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -95,13 +95,28 @@ class FilterTable(BaseModel):
 
 
 class Duplicates(_Table):
-    """Say which documents repeat others; the first copy stays."""
+    """Say which documents, or passages, repeat others; the first copy stays."""
 
-    near: bool = Field(True, description="Also leave out documents that are nearly the same as another.")
+    level: Literal["document", "passage", "both"] = Field(
+        "document",
+        description="What is compared: documents before they are split, the passages they are split into, "
+        "or first those and then these.",
+    )
+    near: bool = Field(True, description="Also leave out what is nearly the same as another.")
     threshold: Annotated[float, Field(ge=0.3, le=1, strict=False)] = Field(
         0.8, description="The least similarity of near-duplicates: Jaccard, of sets of runs of words."
     )
     words: Annotated[int, Field(ge=1, le=100)] = Field(5, description="The words of a run.")
+
+    @property
+    def of_documents(self) -> bool:
+        """Tell whether whole documents are compared."""
+        return self.level != "passage"
+
+    @property
+    def of_passages(self) -> bool:
+        """Tell whether passages are compared."""
+        return self.level != "document"
 
 
 class Decontamination(_Table):
@@ -232,7 +247,9 @@ class Recipe(_Table):
         default_factory=list, description="What documents must pass, and what edits their text, in order."
     )
     duplicates: Duplicates | None = Field(
-        None, description="Which documents repeat others; without it, those of the same title and text."
+        None,
+        description="Which documents, or passages, repeat others; without it, documents of the same title "
+        "and text.",
     )
     decontamination: Decontamination | None = Field(
         None, description="Which evaluation questions are kept out of the datastore."

@@ -29,7 +29,14 @@ from compactds.indexer.filtering import CONTAMINATED_FILE
 from compactds.indexer.growth import check_not_grown
 from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
-from compactds.indexer.pipeline import Documents, Passages, Pipeline, filter_steps, source_options
+from compactds.indexer.pipeline import (
+    Documents,
+    Passages,
+    Pipeline,
+    filter_steps,
+    passage_options,
+    source_options,
+)
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE, plan_reading
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
@@ -48,7 +55,8 @@ class BuildResult:
     `resumed` tells that it went on from an earlier run, `unchanged` that the store was up to date and
     nothing was done. `removed` counts documents that filters left out, `duplicates` and `contaminated` among
     them. `truncated` counts passages an encoder could not read whole, `cached` vectors that came from the
-    embedding cache. `seconds` include `loading_s`, what it took to load encoders.
+    embedding cache. `duplicate_passages` counts those left out for repeating another. `seconds` include
+    `loading_s`, what it took to load encoders.
     """
 
     path: Path
@@ -67,6 +75,7 @@ class BuildResult:
     contaminated: int = 0
     loading_s: float = 0.0
     cached: int = 0
+    duplicate_passages: int = 0
 
 
 def build(
@@ -272,13 +281,7 @@ class BuildRun:
         return load_build_encoder(workspace, role, options, self._cache)
 
     def _passage_options(self) -> PassageOptions:
-        passages = self._recipe.passages
-        return PassageOptions(
-            words=passages.words,
-            min_words=passages.min_words,
-            split=passages.split and not self._recipe.has_vectors,
-            embed_title=passages.embed_title,
-        )
+        return passage_options(self._recipe)
 
     def _encode(
         self,
@@ -407,6 +410,7 @@ def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
         contaminated=outcome.total("contaminated"),
         loading_s=account.get("seconds", {}).get("load encoders", 0.0),
         cached=account.get("cached", 0),
+        duplicate_passages=outcome.total("duplicate_passages"),
     )
 
 

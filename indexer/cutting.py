@@ -31,6 +31,7 @@ SHARD_SCHEMA = pa.schema(
         pa.field("title", pa.string()),
         pa.field("text", pa.string()),
         pa.field("source", pa.string()),
+        pa.field("origin", pa.string()),
         pa.field("start", pa.int64()),
         pa.field("end", pa.int64()),
         pa.field("attributes", pa.string()),
@@ -69,6 +70,25 @@ class CutTask:
     number: int
     source: int
     shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutShard:
+    """Name a shard of passages that a task of one source wrote, and say how many there are."""
+
+    task: int
+    source: int
+    number: int
+    passages: int
+
+    def path(self, workspace: Workspace) -> Path:
+        """Return its file, before all shards have their numbers."""
+        return cut_shard(workspace, self.task, self.number)
+
+    def remove(self, workspace: Workspace) -> None:
+        """Remove its files, if they are still there."""
+        for path in (self.path(workspace), _given(self.path(workspace))):
+            path.unlink(missing_ok=True)
 
 
 def plan_cutting(filtered: Sequence[tuple[int, int, int]], most_characters: int) -> Iterator[CutTask]:
@@ -144,6 +164,7 @@ class _PassageRows:
                     "title": document.title,
                     "text": document.text[span.start : span.end],
                     "source": document.source,
+                    "origin": document.origin,
                     "start": span.start,
                     "end": span.end,
                     "attributes": attributes,
@@ -161,7 +182,7 @@ class _PassageRows:
             return
         path = cut_shard(self._workspace, self._task, len(self.lengths))
         if self._given:
-            write_npy(path.with_suffix(".given.npy"), _stack(self._given).astype("<f4"))
+            write_npy(_given(path), _stack(self._given).astype("<f4"))
         write_table(path, pa.Table.from_pylist(self._rows, SHARD_SCHEMA))
         self.lengths.append(len(self._rows))
         self._rows, self._given, self._characters = [], [], 0
@@ -178,6 +199,10 @@ def _token_measure(tokenizer: Tokenizer) -> TokenMeasure:
         return TokenMeasure(tokenizer.spec, None)
     serialised = tokenizer.path.read_text(encoding="utf-8")
     return TokenMeasure(tokenizer.spec, TokenCounter.from_json(serialised, tokenizer.spec.passage_prompt))
+
+
+def _given(shard: Path) -> Path:
+    return shard.with_suffix(".given.npy")
 
 
 def _stack(vectors: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Lists of documents that are left out after all were read: as duplicates, or for a budget."""
+"""Lists of documents and passages left out after all were read: as duplicates, or for a budget."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +23,16 @@ DROPS_SCHEMA = pa.schema(
 
 def read_drops(lists: Sequence[Path], shard: Path) -> Mapping[int, Drop]:
     """Return why documents of a shard are left out, by their ordinals; lists are sorted by these."""
-    found: dict[int, Drop] = {}
     if not any(path.exists() for path in lists):
-        return found
+        return {}
     bounds = pc.min_max(read_table(shard, ["ordinal"]).column("ordinal")).as_py()
-    within = [("ordinal", ">=", bounds["min"]), ("ordinal", "<=", bounds["max"])]
+    return read_drops_between(lists, bounds["min"], bounds["max"])
+
+
+def read_drops_between(lists: Sequence[Path], first: int, last: int) -> Mapping[int, Drop]:
+    """Return why those with ordinals from `first` to `last` are left out, by their ordinals."""
+    found: dict[int, Drop] = {}
+    within = [("ordinal", ">=", first), ("ordinal", "<=", last)]
     for path in lists:
         if path.exists():
             for row in pq.read_table(path, filters=within, use_threads=False).to_pylist():

@@ -1,17 +1,20 @@
 """The third stage of a build: documents that repeat an earlier one are found, in bounded memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from compactds.filters.corpus.duplicates import DuplicateSettings, sign_shard
 from compactds.indexer.document_shards import DOCUMENT_SCHEMA
 from compactds.indexer.errors import DuplicateIdError
 from compactds.indexer.execution import Report
+from compactds.indexer.ledger import DUPLICATES
 from compactds.indexer.workspace import read_table
 
 SORT_MEMORY = "256MB"
@@ -37,6 +40,7 @@ _SAME = """
     SELECT ordinal, 'same_document' AS reason, document_id AS value, NULL::VARCHAR AS "limit"
     FROM repeated WHERE before IS NOT NULL
 """
+_NONE = 'CREATE TEMP TABLE dropped (ordinal BIGINT, reason VARCHAR, value VARCHAR, "limit" VARCHAR)'
 _SIMILAR = """
     INSERT INTO dropped
     SELECT found.ordinal, CASE found.kind WHEN 'exact' THEN 'same_words' ELSE 'near_duplicate' END,
@@ -47,7 +51,7 @@ _SIMILAR = """
 """
 _DROPPED = """
     COPY (
-        SELECT ordinal, 'duplicates' AS filter, reason, value, "limit" FROM dropped ORDER BY ordinal
+        SELECT ordinal, '{filter}' AS filter, reason, value, "limit" FROM dropped ORDER BY ordinal
     ) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE 10000)
 """
 
@@ -82,13 +86,9 @@ def find_repeated(
     Those are documents of the same title and text where neither came with an id, and those `similar`
     lists. The first copy stays. Raises DuplicateIdError when two documents were given one id.
     """
-    listing = folder / "listing.parquet"
     schema = DOCUMENT_SCHEMA.empty_table().select(_LISTED).schema
-    with pq.ParquetWriter(listing, schema, compression="zstd") as writer:
-        for shard in shards:
-            writer.write_table(read_table(shard, _LISTED).select(_LISTED))
-    settings = {"memory_limit": SORT_MEMORY, "threads": 1, "temp_directory": str(folder / "duckdb")}
-    with duckdb.connect(config=settings) as connection:
+    listed = (read_table(shard, _LISTED).select(_LISTED) for shard in shards)
+    with _listed(folder, schema, listed) as (connection, listing):
         connection.execute(_REPEATED, {"listing": str(listing)})
         clash = connection.execute(_CLASHING).fetchone()
         if clash is not None:
@@ -100,8 +100,45 @@ def find_repeated(
             )
         connection.execute(_SAME)
         if similar is not None:
-            found, compared = similar
-            given = {"found": str(found), "listing": str(listing), "threshold": f"{compared.threshold:g}"}
-            connection.execute(_SIMILAR, given)
-        connection.execute(_DROPPED.format(target=str(target).replace("'", "''")))
+            _insert_similar(connection, listing, *similar)
+        _write_dropped(connection, target, DUPLICATES)
+
+
+def list_similar(
+    named: Iterable[pa.Table], folder: Path, target: Path, similar: tuple[Path, DuplicateSettings], name: str
+) -> None:
+    """Write to `target` which ordinals `similar` lists, and the ids of what is kept, as drops by `name`.
+
+    `named` has the ordinals of everything, and the ids, in columns "ordinal" and "document_id".
+    """
+    schema = pa.schema([("ordinal", pa.int64()), ("document_id", pa.string())])
+    with _listed(folder, schema, named) as (connection, listing):
+        connection.execute(_NONE)
+        _insert_similar(connection, listing, *similar)
+        _write_dropped(connection, target, name)
+
+
+@contextmanager
+def _listed(
+    folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Write tables to a file for as long as it is queried, in bounded memory."""
+    listing = folder / "listing.parquet"
+    with pq.ParquetWriter(listing, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+    settings = {"memory_limit": SORT_MEMORY, "threads": 1, "temp_directory": str(folder / "duckdb")}
+    with duckdb.connect(config=settings) as connection:
+        yield connection, listing
     listing.unlink()
+
+
+def _insert_similar(
+    connection: duckdb.DuckDBPyConnection, listing: Path, found: Path, compared: DuplicateSettings
+) -> None:
+    given = {"found": str(found), "listing": str(listing), "threshold": f"{compared.threshold:g}"}
+    connection.execute(_SIMILAR, given)
+
+
+def _write_dropped(connection: duckdb.DuckDBPyConnection, target: Path, name: str) -> None:
+    connection.execute(_DROPPED.format(filter=name, target=str(target).replace("'", "''")))

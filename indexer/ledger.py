@@ -10,6 +10,7 @@ from typing import Any
 
 PACKAGES = ("compactds", "faiss-cpu", "hnswlib", "numpy", "pyarrow", "sentence-transformers", "torch")
 DUPLICATES = "duplicates"
+DUPLICATE_PASSAGES = "duplicate_passages"
 DECONTAMINATION = "decontamination"
 NOTHING_LEFT = "nothing_left"
 """The reason of a document that an editor of text emptied."""
@@ -30,6 +31,7 @@ class SourceLine:
     documents_out: int = 0
     words_out: int = 0
     passages: int = 0
+    duplicate_passages: int = 0
     truncated: int = 0
     cached: int = 0
 
@@ -41,6 +43,7 @@ class Ledger:
         self.sources = [SourceLine(name) for name in sources]
         self.seconds: dict[str, float] = {}
         self._removed: dict[tuple[int, str, str], list[int]] = {}
+        self._removed_passages: dict[tuple[int, str, str], list[int]] = {}
         self._edited: dict[tuple[int, str, str], list[int]] = {}
 
     @contextmanager
@@ -68,7 +71,7 @@ class Ledger:
             count[1] += words
             line.removed += documents
             line.removed_words += words
-            line.duplicates += documents if name == DUPLICATES else 0
+            line.duplicates += documents if name in (DUPLICATES, DUPLICATE_PASSAGES) else 0
             whole = name == DECONTAMINATION and reason != NOTHING_LEFT  # of the others, edits tell
             line.contaminated += documents if whole else 0
         line.contaminated += result.get("contaminated", 0)
@@ -85,6 +88,19 @@ class Ledger:
         line.words_out += result["words"]
         line.passages += sum(result["passages"])
 
+    def drop_passages(self, result: Mapping[str, Any]) -> None:
+        """Take the result of a task that left passages out which it had split before."""
+        self.remove(result)
+        line = self.sources[result["source"]]
+        line.documents_out -= sum(documents for _, _, documents, _ in result["removed"])
+        for name, reason, passages, words in result["removed_passages"]:
+            count = self._removed_passages.setdefault((result["source"], name, reason), [0, 0])
+            count[0] += passages
+            count[1] += words
+            line.duplicate_passages += passages
+            line.passages -= passages
+            line.words_out -= words
+
     def encode(self, sources: Sequence[int], truncated: Sequence[int], cached: Sequence[int]) -> None:
         """Take of every shard the source it is of, and how many texts were cut and vectors kept before."""
         for source, cut, kept in zip(sources, truncated, cached, strict=True):
@@ -93,17 +109,18 @@ class Ledger:
 
     def removed(self) -> list[dict[str, Any]]:
         """Return what was removed: a record for each source, filter and reason, in order of sources."""
+        return self._records(self._removed, ("filter", "reason", "documents", "words"))
+
+    def _records(
+        self, counts: Mapping[tuple[int, str, str], Sequence[int]], names: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        in_order = sorted(counts.items(), key=lambda item: item[0][0])
         return [
             {
                 "source": self.sources[source].name,
-                "filter": name,
-                "reason": reason,
-                "documents": documents,
-                "words": words,
+                **dict(zip(names, (name, kind, *numbers), strict=True)),
             }
-            for (source, name, reason), (documents, words) in sorted(
-                self._removed.items(), key=lambda item: item[0][0]
-            )
+            for (source, name, kind), numbers in in_order
         ]
 
     def blame(self) -> str:
@@ -119,18 +136,10 @@ class Ledger:
         return {
             "sources": [asdict(line) for line in self.sources],
             "removed": self.removed(),
-            "edited": [
-                {
-                    "source": self.sources[source].name,
-                    "filter": name,
-                    "kind": kind,
-                    "documents": documents,
-                    "places": places,
-                }
-                for (source, name, kind), (documents, places) in sorted(
-                    self._edited.items(), key=lambda item: item[0][0]
-                )
-            ],
+            "removed_passages": self._records(
+                self._removed_passages, ("filter", "reason", "passages", "words")
+            ),
+            "edited": self._records(self._edited, ("filter", "kind", "documents", "places")),
             "passages": sum(line.passages for line in self.sources),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }

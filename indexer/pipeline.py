@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compactds.configs.recipe import Recipe, Source
+from compactds.configs.recipe import Duplicates, Recipe, Source
 from compactds.datastore.encoders.base import Encoder
 from compactds.datastore.files import write_atomic
 from compactds.filters.corpus.duplicates import DuplicateSettings
@@ -15,7 +15,7 @@ from compactds.filters.corpus.duplicates_search import SignedShard, find_duplica
 from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.budgets import make_budgets, spend
-from compactds.indexer.cutting import CutContext, Tokenizer, cut_shard, cut_task, plan_cutting
+from compactds.indexer.cutting import CutContext, CutShard, Tokenizer, cut_task, plan_cutting
 from compactds.indexer.duplicates import SignTask, find_repeated, read_texts, sign_task
 from compactds.indexer.errors import EmptyCorpusError
 from compactds.indexer.execution import Executor, LocalExecutor
@@ -31,6 +31,7 @@ from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import Measure, PassageOptions
 from compactds.indexer.progress import Progress
 from compactds.indexer.reading import ReadContext, ReadTask, raw_shard, read_task
+from compactds.indexer.repeated_passages import drop_repeated_passages, shard_without
 from compactds.indexer.sources import Notices, SourceOptions
 from compactds.indexer.stages import run_stage
 from compactds.indexer.workspace import ShardSizes, Workspace
@@ -89,6 +90,7 @@ class Pipeline:
         self.ledger = Ledger(options.source_name for options in sources)
         self._workspace = workspace
         self._recipe = recipe
+        self._duplicates = recipe.duplicates
         self._sources = tuple(sources)
         self._steps = steps
         self._executor = executor
@@ -119,7 +121,8 @@ class Pipeline:
         Raises EmptyCorpusError if none is left once duplicates and budgets are accounted for.
         """
         with self.ledger.timed("split"):
-            passages = self._cut(documents, options, measures)
+            cut = self._cut(documents, options, measures)
+        passages = self._adopt(cut)
         if not any(line.documents_out for line in self.ledger.sources):
             raise self._empty()
         return passages
@@ -159,7 +162,7 @@ class Pipeline:
         target = self._drops[0]
         if target.exists():
             return
-        near = self._recipe.duplicates is not None
+        near = self._duplicates is not None and self._duplicates.of_documents
         self._progress.stage("finding duplicates", sum(k[1] for k in documents.kept) if near else None)
         target.parent.mkdir(exist_ok=True)
         kept = [
@@ -184,10 +187,9 @@ class Pipeline:
 
     def _sign(self, kept: Sequence[Path]) -> tuple[Path, DuplicateSettings] | None:
         """Sign all documents and compare what was signed, if the recipe asks for it."""
-        table = self._recipe.duplicates
-        if table is None:
+        if self._duplicates is None or not self._duplicates.of_documents:
             return None
-        settings = DuplicateSettings(threshold=table.threshold, words=table.words, near=table.near)
+        settings = _settings(self._duplicates)
         folder = self._workspace.root / "deduplicating"
         tasks = [SignTask(shard, folder / f"{shard.stem}.signed.parquet") for shard in kept]
         (folder / "signing").mkdir(exist_ok=True)
@@ -201,7 +203,7 @@ class Pipeline:
 
     def _cut(
         self, documents: Documents, options: PassageOptions | None, encoders: Sequence[Encoder]
-    ) -> Passages:
+    ) -> list[CutShard]:
         tasks = list(plan_cutting(documents.kept, SHARDS.task_characters))
         self._progress.stage("splitting", sum(count for _, count, _ in documents.kept))
         measures, executor = self._measures(options, encoders)
@@ -209,15 +211,42 @@ class Pipeline:
         (self._workspace.root / "passages").mkdir(exist_ok=True)
         folder = self._workspace.root / "splitting"
         results = list(run_stage(folder, executor, cut_task, context, tasks, self._progress.advance))
-        lengths: list[int] = []
-        sources: list[int] = []
-        for task, result in zip(tasks, results, strict=True):
+        for result in results:
             self.ledger.cut(result)
-            for number, length in enumerate(result["passages"]):
-                self._workspace.adopt_shard(len(lengths), cut_shard(self._workspace, task.number, number))
-                lengths.append(length)
-                sources.append(task.source)
-        return Passages(tuple(lengths), tuple(sources))
+        return [
+            CutShard(task.number, task.source, number, length)
+            for task, result in zip(tasks, results, strict=True)
+            for number, length in enumerate(result["passages"])
+        ]
+
+    def _adopt(self, cut: Sequence[CutShard]) -> Passages:
+        """Give shards of passages their numbers, without passages that repeat others if so asked."""
+        files = [(shard.path(self._workspace), shard.passages, shard.source) for shard in cut]
+        if self._duplicates is not None and self._duplicates.of_passages:
+            with self.ledger.timed("deduplicate passages"):
+                files = self._without_repeated(cut, _settings(self._duplicates))
+        for number, (path, _, _) in enumerate(files):
+            self._workspace.adopt_shard(number, path)
+        return Passages(tuple(length for _, length, _ in files), tuple(source for _, _, source in files))
+
+    def _without_repeated(
+        self, cut: Sequence[CutShard], settings: DuplicateSettings
+    ) -> list[tuple[Path, int, int]]:
+        """Return the (file, passages, source) of each shard that has passages left."""
+        results = drop_repeated_passages(
+            self._workspace, self._sources, settings, cut, self._executor, self._progress
+        )
+        for result in results:
+            self.ledger.drop_passages(result)
+        kept = [length for result in results for length in result["passages"]]
+        for shard, length in zip(cut, kept, strict=True):
+            if length != shard.passages:
+                shard.remove(self._workspace)
+        return [
+            (shard_without(self._workspace, shard, length), length, shard.source)
+            for shard, length in zip(cut, kept, strict=True)
+            if length
+        ]
 
     def _measures(
         self, options: PassageOptions | None, encoders: Sequence[Encoder]
@@ -263,6 +292,21 @@ class Pipeline:
             value=rejected,
             remedy="Check the paths, and the reasons for rejections if there are any.",
         )
+
+
+def _settings(table: Duplicates) -> DuplicateSettings:
+    return DuplicateSettings(threshold=table.threshold, words=table.words, near=table.near)
+
+
+def passage_options(recipe: Recipe) -> PassageOptions:
+    """Return how the recipe's documents become passages."""
+    passages = recipe.passages
+    return PassageOptions(
+        words=passages.words,
+        min_words=passages.min_words,
+        split=passages.split and not recipe.has_vectors,
+        embed_title=passages.embed_title,
+    )
 
 
 def held_list(workspace: Workspace) -> Path:

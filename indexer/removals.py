@@ -1,4 +1,4 @@
-"""What a build left out: a row for every document, with an excerpt of the first few of each kind."""
+"""What a build left out: a row for every document or passage, and excerpts of the first few of a kind."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,14 @@ from compactds.indexer.workspace import Workspace, read_table, write_table
 
 REMOVED_FILE = "removed.parquet"
 EXAMPLES = 5
-"""Documents of which an excerpt is kept, for each source, filter and reason."""
+"""Documents, or passages, of which an excerpt is kept, for each source, filter and reason."""
 EXCERPT_CHARACTERS = 400
 
 REMOVED_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string()),
         pa.field("document_id", pa.string()),
+        pa.field("position", pa.int32()),
         pa.field("origin", pa.string()),
         pa.field("title", pa.string()),
         pa.field("words", pa.int64()),
@@ -36,15 +37,15 @@ REMOVED_SCHEMA = pa.schema(
 
 
 class Removals:
-    """Gather the documents one task leaves out, and count them by filter and reason."""
+    """Gather the documents, or passages, one task leaves out, and count them by filter and reason."""
 
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._rows: list[dict[str, Any]] = []
         self._counts: dict[tuple[str, str], list[int]] = {}
 
-    def add(self, document: Document, words: int, drop: Drop) -> None:
-        """Take a document that is left out, and why."""
+    def add(self, document: Document, words: int, drop: Drop, *, position: int | None = None) -> None:
+        """Take a document that is left out, and why; or, with its position, a passage of it."""
         count = self._counts.setdefault((drop.filter, drop.reason), [0, 0])
         count[0] += 1
         count[1] += words
@@ -53,6 +54,7 @@ class Removals:
             {
                 "source": self._options.source_name,
                 "document_id": document.id,
+                "position": position,
                 "origin": portable_origin(self._options, document.origin),
                 "title": document.title,
                 "words": words,
@@ -70,7 +72,7 @@ class Removals:
             write_table(path, pa.Table.from_pylist(self._rows, REMOVED_SCHEMA))
 
     def counts(self) -> list[list[Any]]:
-        """Return [filter, reason, documents, words] for each kind."""
+        """Return [filter, reason, documents or passages, words] for each kind."""
         return [[*kind, *count] for kind, count in self._counts.items()]
 
 
@@ -81,12 +83,15 @@ def portable_origin(options: SourceOptions, origin: str) -> str:
 
 
 def removed_files(workspace: Workspace) -> list[Path]:
-    """Return the files that tell of documents removed: by filters first, then as duplicates."""
-    return [
-        path
-        for kind in ("filters", "duplicates")
-        for path in sorted(workspace.removed.glob(f"{kind}-*.arrow"))
-    ]
+    """Return the files that tell what was removed: by filters, as duplicates, and passages as such."""
+    repeated = workspace.root / "repeated"
+    kinds = (
+        (workspace.removed, "filters"),
+        (workspace.removed, "duplicates"),
+        (repeated, "documents"),
+        (repeated, "passages"),
+    )
+    return [path for folder, kind in kinds for path in sorted(folder.glob(f"{kind}-*.arrow"))]
 
 
 def gather_removed(paths: Iterable[Path], target: Path) -> bool:

@@ -8,9 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from compactds.configs.recipe import Recipe
+from compactds.datastore.encoders.base import Encoder
+from compactds.datastore.encoders.vectors import VectorsEncoder, vectors_spec
 from compactds.indexer.errors import BuildError, EmptyCorpusError
 from compactds.indexer.execution import Executor, LocalExecutor
-from compactds.indexer.pipeline import Pipeline, filter_steps, source_options
+from compactds.indexer.pipeline import Pipeline, filter_steps, passage_options, source_options
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import ReadTask
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, read_examples, removed_files
@@ -29,7 +31,8 @@ def survey(
 
     About `sample` documents are taken, equally many of each source, from the beginnings of files spread
     evenly over it. Nothing is encoded or kept; no encoder is loaded. The account is as a store's ledger,
-    with "examples" of what was removed. Broken records are counted, whatever the recipe says of them.
+    with "examples" of what was removed. If passages are compared, they end by words alone here, since no
+    encoder says how many tokens those have. Broken records are counted, whatever the recipe says of them.
 
     Raises CompactdsError as a build does.
     """
@@ -45,13 +48,21 @@ def survey(
         )
         tasks = list(sampled_tasks(sources, files, -(-sample // len(sources))))
         try:
-            pipeline.passages(pipeline.documents(tasks), None, ())
+            documents = pipeline.documents(tasks)
+            compared = recipe.duplicates is not None and recipe.duplicates.of_passages
+            options = passage_options(recipe) if compared else None
+            pipeline.passages(documents, options, _split_by_words(recipe))
         except EmptyCorpusError:
             if not any(line.documents for line in pipeline.ledger.sources):
                 raise
         found = Path(folder) / REMOVED_FILE
         removed = gather_removed(removed_files(workspace), found)
         return {**pipeline.ledger.to_json(), "examples": read_examples(found) if removed else []}
+
+
+def _split_by_words(recipe: Recipe) -> tuple[Encoder, ...]:
+    """Return what documents are split with where no encoder is there to limit passages."""
+    return () if recipe.has_vectors else (VectorsEncoder(vectors_spec(1, normalized=True)),)
 
 
 def sampled_tasks(

@@ -84,6 +84,7 @@ def recipe(tmp_path: Path, records, write_jsonl, model: Path) -> Path:
         filter = "length"
         min_words = 9
         [duplicates]
+        level = "both"
         [encoder]
         model = "{model}"
         dtype = "float32"
@@ -116,7 +117,7 @@ def test_a_killed_worker_changes_nothing(tmp_path, records, write_jsonl, tiny_mo
 def _segments(store: Path) -> list[dict]:
     segments = json.loads((store / "manifest.json").read_text())["segments"]
     for segment in segments:
-        del segment["files"]["ledger.json"], segment["calibration"]
+        del segment["files"]["ledger.json"], segment["calibration"], segment["costs"]
     return segments
 
 
