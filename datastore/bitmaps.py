@@ -77,6 +77,11 @@ class Bitmap:
             self._rows = rows
         return self._rows
 
+    def holds(self, rows: NDArray[np.integer]) -> Mask:
+        """Tell for each of some row numbers whether it is in the set, shape (len(rows),)."""
+        held: Mask = (self.bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).view(np.bool_)
+        return held
+
     def _sparse_rows(self) -> Rows:
         words = np.flatnonzero(_words(self.bits))
         places = np.flatnonzero(np.unpackbits(self.bits.reshape(-1, 8)[words], bitorder="little"))
@@ -106,6 +111,15 @@ class Bitmap:
 
     def __repr__(self) -> str:
         return f"Bitmap({self.count:,} of {self.length:,} rows)"
+
+
+def places_of(mask: Mask) -> Rows:
+    """Return the places at which a mask is true, ascending; quick where these are few."""
+    whole = len(mask) // 8 * 8
+    words = np.flatnonzero(mask[:whole].view(np.uint64))
+    within = np.flatnonzero(mask[:whole].reshape(-1, 8)[words])
+    rest: Rows = np.flatnonzero(mask[whole:]) + whole
+    return np.concatenate([words[within >> 3] * 8 + (within & 7), rest])
 
 
 def _padded_bytes(length: int) -> int:

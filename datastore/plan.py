@@ -1,11 +1,12 @@
 """Decide how a search is run: which rows are scored exactly, and how hard the index looks for them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.base import AnnIndex, Bounds
-from compactds.datastore.ann.ivf_filtered import expected_rows
+from compactds.datastore.ann.ivf_filtered import DENSITY_POWER, expected_rows
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
 
@@ -13,9 +14,15 @@ DEFAULT_RECALL = 0.95
 DEFAULT_CANDIDATES = 100
 CALIBRATION_K = 10
 """Recall is measured of the first so many results; K grows with k beyond it."""
-OPEN_FROM_SHARE = 0.7
+OPEN_FROM_SHARE = 0.3
 """A filter that allows less is never left to the end: too few of the candidates would pass it."""
-OPEN_SPARE = 1.2
+OPEN_SPARE = 1.5
+"""How many times as many of the best rows are kept as are expected to hold enough that pass the filter."""
+OPEN_CANDIDATES_POWER = 0.7
+"""So many times as many candidates keep the rows that pass among the best: share ** -0.7."""
+OPEN_WORTH = 1.2
+OPEN_DENSITY = 0.7
+"""If less than this part of the rows that were expected to pass do, the filter goes against the query."""
 WALK_MISSES = 0.24
 """Which part of the rows that the recall asked for lets a search miss, a walk may be expected to miss in the
 lists it leaves out: codes, and filters that go against a query, take the rest."""
@@ -32,12 +39,12 @@ class Plan:
     - ann: without a filter, the index proposes
     - lists: under a filter, lists are walked until enough allowed rows were met
     - codes: the codes of all allowed rows are scanned
-    - open: the index proposes without regard to the filter, which is applied to more candidates
+    - open: the index proposes without regard to the filter, which is applied to what scores best
 
     `bounds` say how far a walk goes: not where it costs more than scoring every allowed row, which is then
-    done instead.
-    `instead` is what is done for queries of which fewer than its own candidates passed the filter in the
-    end: the filter excludes rows just where such a query looks.
+    done instead. An open search keeps the `results` best rows; `instead` is what is done for queries of which
+    fewer than `least` pass the filter, because it excludes rows just where such a query looks; without one,
+    all that is allowed is scored for them.
     """
 
     name: PlanName
@@ -45,6 +52,8 @@ class Plan:
     effort: int
     predicted_us: float
     bounds: Bounds | None = None
+    results: int = 0
+    least: float = 0.0
     instead: "Plan | None" = None
 
 
@@ -114,10 +123,14 @@ def _filtered(
             bounds = Bounds(k, misses, most_rows)
             plans.insert(0, Plan("lists", wanted, effort, walking_us, bounds))
     if share >= OPEN_FROM_SHARE:
-        more = min(rows, int(OPEN_SPARE * wanted / share) + 1)
-        proposing_us = costs.query_us + worth * costs.code_us + (more - wanted) * costs.row_us
+        # As many rows have to be met as a walk would, if the filter allows rows everywhere alike.
+        further = max(1, math.ceil(OPEN_WORTH * effort * share ** (DENSITY_POWER - 1)))
+        results = min(rows, math.ceil(OPEN_SPARE * k / share))
+        more = min(rows, max(results, math.ceil(wanted * share**-OPEN_CANDIDATES_POWER)))
+        opening_us = costs.query_us + index.worth(further) * costs.code_us + more * costs.row_us
+        least = max(k, OPEN_DENSITY * share * results)
         instead = plans[0] if plans else None
-        plans.append(Plan("open", more, effort, proposing_us + scoring_us, instead=instead))
+        plans.append(Plan("open", more, further, opening_us, results=results, least=least, instead=instead))
     return plans
 
 

@@ -1,13 +1,12 @@
 """The search over one segment, as plain functions over arrays: mask, candidates, exact scores."""
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compactds.datastore.ann.base import NO_ROW, AnnIndex, Rows, Scores
+from compactds.datastore.ann.base import NO_ROW, Rows, Scores
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.parallel import share_out
@@ -64,26 +63,26 @@ def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Rankin
     return Ranking(*vectors.best(query, rows, k), len(rows))
 
 
-def propose(index: AnnIndex, queries: Vectors, plan: Plan, allowed: Bitmap | None) -> Rows:
-    """Return candidate rows for every query, shape (n, plan.candidates), filled up with NO_ROW."""
-    if plan.name != "open":
-        _, rows = index.search(
-            queries, plan.candidates, effort=plan.effort, allowed=allowed, bounds=plan.bounds
-        )
-        return rows
-    _, rows = index.search(queries, plan.candidates, effort=plan.effort)
-    if allowed is None:
-        return rows
-    kept = rows != NO_ROW
-    kept[kept] = allowed.mask()[rows[kept]]
-    rows[~kept] = NO_ROW
-    rows = np.take_along_axis(rows, np.argsort(~kept, axis=1, kind="stable"), axis=1)
-    if plan.instead is not None:
-        wanted = min(plan.instead.candidates, rows.shape[1])
-        for place in np.flatnonzero(kept.sum(axis=1) < wanted):
-            rows[place] = NO_ROW
-            (rows[place, :wanted],) = propose(index, queries[place : place + 1], plan.instead, allowed)
-    return rows
+def propose(
+    segment: Segment, proposing: Vectors, deciding: Vectors, plan: Plan, k: int, allowed: Bitmap | None
+) -> list[Ranking]:
+    """Have the index propose candidates, and rank them by their exact scores; return a ranking a query."""
+    _, rows = segment.index.search(
+        proposing,
+        plan.candidates,
+        effort=plan.effort,
+        allowed=None if plan.name == "open" else allowed,
+        bounds=plan.bounds,
+    )
+    return [rescore(segment.vectors, query, found, k) for query, found in zip(deciding, rows, strict=True)]
+
+
+def passing(ranking: Ranking, allowed: Bitmap, k: int, least: float) -> Ranking | None:
+    """Return the `k` best allowed rows of a ranking; None if fewer than `least` are allowed."""
+    kept = allowed.holds(ranking.rows)
+    if np.count_nonzero(kept) < least:
+        return None
+    return Ranking(ranking.scores[kept][:k], ranking.rows[kept][:k], ranking.scored)
 
 
 def complete(
@@ -129,18 +128,16 @@ def search_segment(
         costs=segment.record.costs,
     )
     if plan.name in PROPOSING_PLANS:
-        refiner = segment.refiner if plan.name == "ann" and proposing is deciding else None
-        spent = {"search": 0.0, "candidates": 0.0, "exact": 0.0}
+        refiner = segment.refiner if plan.name in ("ann", "open") and proposing is deciding else None
 
         def answer(part: slice) -> list[Ranking]:
-            return _answer(segment, proposing[part], deciding[part], plan, effort.k, allowed, refiner, spent)
+            return _answer(segment, proposing[part], deciding[part], plan, effort.k, allowed, refiner)
 
         rankings = share_out(answer, len(proposing))
-        clock.lap_shares(spent)
         rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=allowed, matching=matching)
     else:
         rankings = scan(segment.vectors, deciding, effort.k, allowed)
-    clock.lap("exact")
+    clock.lap("search")
     return plan, rankings
 
 
@@ -152,26 +149,39 @@ def _answer(
     k: int,
     allowed: Bitmap | None,
     refiner: Refiner | None,
-    spent: dict[str, float],
 ) -> list[Ranking]:
     """Return a ranking a query, in one step where there is a refiner that settles it, else in two."""
-    start = time.perf_counter()
+    wanted = plan.results if plan.name == "open" else k
     rankings: list[Ranking | None] = [None] * len(proposing)
     if refiner is not None:
-        found = refiner.best(proposing, k, candidates=plan.candidates, effort=plan.effort)
+        found = refiner.best(proposing, wanted, candidates=plan.candidates, effort=plan.effort)
         rankings = [None if one is None else Ranking(*one, plan.candidates) for one in found]
-    middle = time.perf_counter()
-    spent["search"] += middle - start
+    _fill(rankings, segment, proposing, deciding, plan, wanted, allowed)
+    if plan.name == "open" and allowed is not None:
+        rankings = [one and passing(one, allowed, k, plan.least) for one in rankings]
+        if plan.instead is not None:
+            _fill(rankings, segment, proposing, deciding, plan.instead, k, allowed)
+    return [one or EMPTY for one in rankings]  # an empty one is completed by scoring all that is allowed
+
+
+def _fill(
+    rankings: list[Ranking | None],
+    segment: Segment,
+    proposing: Vectors,
+    deciding: Vectors,
+    plan: Plan,
+    k: int,
+    allowed: Bitmap | None,
+) -> None:
+    """Answer the queries that have no ranking yet."""
     left = [place for place, ranking in enumerate(rankings) if ranking is None]
-    if left:
-        some = len(left) < len(rankings)
-        proposed = propose(segment.index, proposing[left] if some else proposing, plan, allowed)
-        late = time.perf_counter()
-        for place, rows in zip(left, proposed, strict=True):
-            rankings[place] = rescore(segment.vectors, deciding[place], rows, k)
-        spent["candidates"] += late - middle
-        spent["exact"] += time.perf_counter() - late
-    return rankings  # type: ignore[return-value]  # every place left open has been filled
+    if not left:
+        return
+    if len(left) < len(rankings):
+        proposing, deciding = proposing[left], deciding[left]
+    found = propose(segment, proposing, deciding, plan, k, allowed)
+    for place, ranking in zip(left, found, strict=True):
+        rankings[place] = ranking
 
 
 def merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:
