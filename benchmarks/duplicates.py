@@ -1,6 +1,7 @@
 """Compare ways to find near-duplicates with exact Jaccard on real text with planted copies.
 
     python -m benchmarks duplicates --corpus corpus.jsonl.gz [--documents 3000] [--threshold 0.8] [--words 5]
+        [--level passage]
 
 Takes the first documents of a corpus and plants a copy of every tenth of them in each of four ways, in
 random order among the documents (seed 7):
@@ -9,6 +10,9 @@ random order among the documents (seed 7):
 - edited: 0.5, 1, 2 or 4 % of the words replaced by words of other documents;
 - truncated: the first 70 to 98 % of the words;
 - merged: the document, then the beginning of another, 3 to 30 % as long.
+
+With `--level passage`, all of these are split into passages of at most 256 words, as a build does where no
+encoder has a limit, and passages are compared in place of documents.
 
 The truth is exact: the sizes of all intersections of sets of word runs, as a product of sparse matrices. A
 document is a true duplicate if, in order, it is at least as similar as the threshold to an earlier one
@@ -35,8 +39,10 @@ import numpy as np
 from compactds.filters.corpus.duplicates import PERMUTATIONS, DuplicateSettings, sign_shard
 from compactds.filters.corpus.duplicates_pairs import read_duplicates
 from compactds.filters.corpus.duplicates_search import SignedShard, find_duplicates
+from compactds.indexer.splitting import PassageLimits, split
 
 SHARD_DOCUMENTS = 500
+PASSAGE_WORDS, SHORTEST_TAIL = 256, 32
 KINDS = ("reformatted", "edited", "truncated", "merged")
 SHARES = (0.005, 0.01, 0.02, 0.04)
 
@@ -53,14 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--threshold", type=float, default=0.8)
     parser.add_argument("--words", type=int, default=5)
+    parser.add_argument("--level", choices=("document", "passage"), default="document")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     settings = DuplicateSettings(options.threshold, options.words)
     texts, kinds = planted(read_texts(options.corpus, options.documents))
+    if options.level == "passage":
+        texts, kinds = split_into_passages(texts, kinds)
     pairs = similar_pairs(texts, settings)
     truth = dropped_in_order(pairs)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    print(f"{megabytes:.1f} MB, {len(texts)} documents, {len(pairs)} pairs at {settings.threshold} or more")
+    held = f"{megabytes:.1f} MB, {len(texts)} {options.level}s"
+    print(f"{held}, {len(pairs)} pairs at {settings.threshold} or more")
     print("\n| way | dropped | precision | recall | MB/s |\n| --- | --- | --- | --- | --- |")
     rows = [measure(name, find, texts, settings, pairs, truth, megabytes) for name, find in FINDERS.items()]
     print("\n| planted | copies | true duplicates | of these found |\n| --- | --- | --- | --- |")
@@ -98,6 +108,17 @@ def copied(text: str, kind: str, other: str, draw: random.Random) -> str:
     for place in draw.sample(range(len(words)), int(len(words) * draw.choice(SHARES))):
         words[place] = draw.choice(others)
     return " ".join(words)
+
+
+def split_into_passages(texts: list[str], kinds: list[str]) -> tuple[list[str], list[str]]:
+    """Return the passages of texts in order, and how the text of each was made."""
+    limits = PassageLimits(words=PASSAGE_WORDS, min_words=SHORTEST_TAIL, max_tokens=None)
+    passages = [
+        (text[span.start : span.end], kind)
+        for text, kind in zip(texts, kinds, strict=True)
+        for span in split(text, limits)
+    ]
+    return [text for text, _ in passages], [kind for _, kind in passages]
 
 
 def word_runs(text: str, length: int) -> list[str]:

@@ -77,7 +77,7 @@ def write_recipe(corpus: Path, encoder: str, folder: Path) -> Path:
     path = folder / "recipe.toml"
     path.write_text(
         f'[[sources]]\npath = "{corpus.absolute()}"\n[[filters]]\nfilter = "length"\nmin_words = 5\n'
-        f'[duplicates]\n[encoder]\nmodel = "{encoder}"\n'
+        f'[duplicates]\nlevel = "both"\n[encoder]\nmodel = "{encoder}"\n'
     )
     return path
 

@@ -37,6 +37,20 @@ def test_ways_to_find_duplicates_are_compared(benchmark, corpus, tmp_path, capsy
     assert "| compactds |" in capsys.readouterr().out
 
 
+def test_passages_are_compared_in_place_of_documents(benchmark, corpus, tmp_path, monkeypatch, capsys):
+    duplicates = benchmark("duplicates")
+    monkeypatch.setattr(duplicates, "PASSAGE_WORDS", 40)
+    out = tmp_path / "out.json"
+    duplicates.main(["--corpus", str(corpus), "--level", "passage", "--json", str(out)])
+    results = json.loads(out.read_text())
+    ours = results["ways"][0]
+    assert (ours["precision"], ours["recall"]) == (1, 1)
+    kinds = results["kinds"]
+    assert kinds[""]["copies"] > 2 * 60
+    assert ours["dropped"] == sum(kind["true"] for kind in kinds.values()) > 30
+    assert "passages" in capsys.readouterr().out
+
+
 def test_exact_similarities_are_those_of_the_sets(benchmark):
     duplicates = benchmark("duplicates")
     texts = ["a b c d e f", "A, b; c d e f!", "a b c d e g", "a b c", "", "x"]
