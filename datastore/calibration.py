@@ -67,7 +67,7 @@ def queries_from_elsewhere(proposing: Vectors, deciding: Vectors, vectors: Exact
 def true_neighbours(vectors: ExactVectors, queries: Vectors, k: int) -> Rows:
     """Return the min(k, rows) best rows of every query, shape (n, k), found by scoring every row."""
     best = faiss.ResultHeap(len(queries), min(k, vectors.rows), keep_max=True)
-    for numbers, block in vectors.blocks():
+    for numbers, block in vectors.blocks(release=True):
         scores, places = faiss.knn(queries, block, min(best.k, len(block)), faiss.METRIC_INNER_PRODUCT)
         best.add_result(scores, numbers[places])
     best.finalize()

@@ -113,18 +113,26 @@ class ExactVectors:
             parts = [ordered(inner_products(query, block), rows, k) for rows, block in self.blocks()]
         return merged(parts, k)
 
-    def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
-        """Yield (row numbers, float32 vectors) over all rows, or the given ones, in bounded memory."""
+    def blocks(
+        self, rows: NDArray[np.int64] | None = None, *, release: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+        """Yield (row numbers, float32 vectors) over all rows, or the given ones, in bounded memory.
+
+        With `release`, as for a pass that is made once, pages that were read do not stay part of the process.
+        """
         step = max(1, SCAN_BYTES // (4 * self.dimension))
         total = self.rows if rows is None else len(rows)
         for start in range(0, total, step):
             if rows is None:
                 numbers = np.arange(start, min(start + step, total))
                 self._advise(start * self.row_bytes, len(numbers) * self.row_bytes)
-                yield numbers, widen(self._array[start : start + step])
+                block = widen(self._array[start : start + step])
             else:
                 numbers = rows[start : start + step]
-                yield numbers, self.gather(numbers)
+                block = self.gather(numbers)
+            if release:
+                self._map.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
+            yield numbers, block
 
     def prepare(self, rows: NDArray[np.int64]) -> int:
         """Ask for the pages of `rows` if the last request had to read; return this thread's reads so far."""

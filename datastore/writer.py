@@ -185,7 +185,7 @@ def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: i
     Only the training sample is held in memory besides the index itself.
     """
     path = folder / INDEX_FILES[plan.kind]
-    blocks = (block for _, block in vectors.blocks())
+    blocks = (block for _, block in vectors.blocks(release=True))
     parameters: dict[str, int] = {}
     match plan.kind:
         case "flat":
@@ -265,7 +265,7 @@ def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:
         rows = np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
     sample = np.empty((len(rows), vectors.dimension), np.float32)
     done = 0
-    for _, block in vectors.blocks(rows):
+    for _, block in vectors.blocks(rows, release=True):
         sample[done : done + len(block)] = block
         done += len(block)
     return sample

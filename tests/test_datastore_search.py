@@ -1,5 +1,7 @@
 """Exact scoring over vectors on disk: gathers, scans, ties, plans, and completing short results."""
 
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -80,6 +82,24 @@ def test_equal_scores_order_by_row_and_damaged_rows_come_nowhere(tmp_path, array
         for rows in (vectors.best_of_all(array[0], k)[1], vectors.best(array[0], np.arange(5_000), k)[1]):
             np.testing.assert_array_equal(rows, expected[:k])
     assert vectors.best(array[0], np.array([100]), 1)[1].tolist() == []
+
+
+def resident_kilobytes_of_files() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+
+def test_a_pass_that_is_made_once_leaves_no_pages_with_the_process(tmp_path):
+    array = np.ones((40_000, 512), np.float16)  # 40 MB
+    vectors = stored(tmp_path, array, "float16")
+    before = resident_kilobytes_of_files()
+    rows = np.arange(0, 40_000, 5)
+    for _ in range(2):
+        assert sum(len(block) for _, block in vectors.blocks(release=True)) == 40_000
+        assert sum(len(block) for _, block in vectors.blocks(rows, release=True)) == len(rows)
+    assert resident_kilobytes_of_files() - before < 4_000
+    assert sum(len(block) for _, block in vectors.blocks()) == 40_000
+    assert resident_kilobytes_of_files() - before > 30_000
 
 
 def test_pages_are_asked_for_only_while_rows_have_to_be_read_from_disk(tmp_path, array, monkeypatch):
