@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from compactds.datastore.bitmaps import Bitmap, Mask, Rows
+from compactds.datastore.bitmaps import Bitmap, Mask, Rows, places_of
 from compactds.datastore.columns_values import Codes, Strings, Values, ranked
 from compactds.filters.errors import WhereError, shown
 from compactds.filters.schema import FieldType
@@ -40,9 +40,6 @@ BITS_PER_ROW_NUMBER = 32
 
 _COUNTED_ONE_BY_ONE = 16
 """Up to so many distinct values, each is counted in a pass of its own: quicker than one over all."""
-
-_SEARCHED = 4
-"""Up to one hit in so many elements, the element of each hit is searched; more are summed up in one pass."""
 
 Counts = NDArray[np.int64]
 
@@ -202,16 +199,42 @@ class ListColumn:
             counts[code] = bitmap.count if allowed is None else (bitmap & allowed).count
         return counts
 
+    def counts_of(self, codes: Codes, allowed: Bitmap) -> Counts:
+        """Return how many allowed rows have each of these elements, every one of which is in some row."""
+        held = np.array([code not in self.dense for code in codes.tolist()], np.bool_)
+        counts = np.zeros(len(codes), np.int64)
+        starts = self.starts[codes[held]].astype(np.int64)
+        sizes = self.starts[codes[held] + 1] - starts
+        if len(sizes):
+            firsts = np.cumsum(sizes) - sizes
+            places = np.arange(sizes.sum()) + np.repeat(starts - firsts, sizes)
+            counts[held] = _sums(gathered(allowed.mask(), self.rows[places]), firsts)
+        for place in np.flatnonzero(~held).tolist():
+            counts[place] = (self.dense[int(codes[place])] & allowed).count
+        return counts
+
+    def elements_in(self, allowed: Bitmap) -> tuple[Codes, Counts]:
+        """Return the elements of allowed rows in ascending order, and how many of the rows have each.
+
+        What takes longest depends on the hits; `counts` is quicker where many rows are allowed.
+        """
+        places = places_of(gathered(allowed.mask(), self.rows)).astype(self.starts.dtype)
+        of_hits = np.searchsorted(self.starts, places, side="right") - 1
+        ends = np.flatnonzero(np.append(of_hits[1:] != of_hits[:-1], True)[: len(of_hits)]) + 1
+        codes, counts = of_hits[ends - 1], np.diff(ends, prepend=0)
+        if not self.dense:
+            return codes, counts
+        codes = np.concatenate([codes, np.fromiter(self.dense, np.int64)])
+        in_dense = [(bitmap & allowed).count for bitmap in self.dense.values()]
+        counts = np.concatenate([counts, np.array(in_dense, np.int64)])
+        order = np.argsort(codes)
+        return codes[order], counts[order]
+
     def _counted(self, hits: Mask) -> Counts:
         """Return how many of the row numbers held for each element are hits."""
-        places = np.flatnonzero(hits)
-        if len(places) * _SEARCHED < len(self.starts):
-            codes = np.searchsorted(self.starts, places.astype(self.starts.dtype), side="right") - 1
-            return np.bincount(codes, minlength=len(self.values))
-        before = np.zeros(len(hits) + 1, np.int64)
-        np.cumsum(hits, out=before[1:])
-        ends = before[self.starts]
-        counts: Counts = ends[1:] - ends[:-1]
+        counts = np.zeros(len(self.values), np.int64)
+        held = self.starts[1:] > self.starts[:-1]
+        counts[held] = _sums(hits, self.starts[:-1][held].astype(np.int64))
         return counts
 
     def _any_of(self, codes: Codes) -> Bitmap:
@@ -305,6 +328,11 @@ def gathered(table: Mask, places: NDArray[Any]) -> Mask:
     found = pc.array_take(pa.array(table.view(np.uint8)), pa.array(places), boundscheck=False)
     mask: Mask = found.to_numpy().view(np.bool_)
     return mask
+
+
+def _sums(hits: Mask, firsts: NDArray[np.int64]) -> Counts:
+    """Return how many hits there are from each of these places up to the next one."""
+    return np.add.reduceat(hits.view(np.uint8), firsts, dtype=np.int32).astype(np.int64)
 
 
 def _are_in(rows: NDArray[np.uint32], others: NDArray[np.uint32]) -> Mask:

@@ -9,10 +9,19 @@ import pyarrow.compute as pc
 
 from compactds.datastore.attributes import SegmentFilter
 from compactds.datastore.bitmaps import Bitmap
-from compactds.datastore.columns import Column
+from compactds.datastore.columns import Column, Counts, ListColumn, ScalarColumn
+from compactds.datastore.columns_values import Codes
 from compactds.datastore.segment import Segment
 
 Counted = dict[Any, int]
+
+_LIKELY = 4
+"""How many times as many elements as are wanted are counted to see what it takes to be among them."""
+_FEW = 16
+"""Of fewer allowed rows than one in so many, the elements are counted at once: totals say little of them."""
+_SMALL = 255
+_WORTH_CHOOSING = 3
+"""Counting chosen elements takes so many times as long as counting all, by their rows."""
 
 
 def count_values(
@@ -41,14 +50,61 @@ def _in_segment(source: SegmentFilter, name: str, allowed: Bitmap | None, most: 
 
 
 def _from_column(column: Column, allowed: Bitmap | None, most: int | None) -> Counted:
-    counts = column.counts(allowed)
-    codes = np.flatnonzero(counts)
-    if most is not None and len(codes) > most:
-        # Ascending codes are ascending values, so a stable sort breaks ties as the answer does.
-        least = np.partition(counts[codes], len(codes) - most)[len(codes) - most]
-        codes = codes[counts[codes] >= least]
-        codes = codes[np.argsort(-counts[codes], kind="stable")[:most]]
-    return {column.values.value(code): int(counts[code]) for code in codes.tolist()}
+    if most is None:
+        counts = column.counts(allowed)
+        codes = np.flatnonzero(counts)
+        counts = counts[codes]
+    elif allowed is None or isinstance(column, ScalarColumn):
+        codes, counts = _leading(column.counts(allowed), most)
+    else:
+        codes, counts = _leading_elements(column, allowed, most)
+    return {
+        column.values.value(code): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+    }
+
+
+def _leading(counts: Counts, most: int) -> tuple[Codes, Counts]:
+    """Return the codes of the `most` largest counts and these, largest first; zeros do not count."""
+    least = max(1, _largest(counts, most))
+    codes = np.flatnonzero(counts >= least)
+    # Ascending codes are ascending values, so a stable sort breaks ties as the answer does.
+    codes = codes[np.argsort(-counts[codes], kind="stable")[:most]]
+    return codes, counts[codes]
+
+
+def _leading_elements(column: ListColumn, allowed: Bitmap, most: int) -> tuple[Codes, Counts]:
+    """Return what `_leading` does for the elements of lists, most of which need not be counted.
+
+    No element is in more allowed rows than in rows. So once `most` elements are found to be in so many
+    allowed rows, only those that are in as many rows altogether can be among the leading ones.
+    """
+    if allowed.count * _FEW < allowed.length:
+        codes, counts = column.elements_in(allowed)
+        places, counts = _leading(counts, most)
+        return codes[places], counts
+    totals = column.counts(None)
+    likely = np.flatnonzero(totals >= max(1, _largest(totals, _LIKELY * most)))
+    least = _largest(column.counts_of(likely, allowed), most)
+    candidates = np.flatnonzero(totals >= least)
+    if not least or totals[candidates].sum() * _WORTH_CHOOSING > totals.sum():
+        return _leading(column.counts(allowed), most)
+    places, counts = _leading(column.counts_of(candidates, allowed), most)
+    return candidates[places], counts
+
+
+def _largest(counts: Counts, place: int) -> int:
+    """Return the largest count but `place` - 1, 0 if there are fewer.
+
+    Most counts are small: those are counted by size, which takes less than to sort them in part.
+    """
+    if place > len(counts):
+        return 0
+    sizes = np.bincount(np.minimum(counts, _SMALL), minlength=_SMALL + 1)
+    at_least = np.cumsum(sizes[::-1])[::-1]
+    if at_least[_SMALL] < place:
+        return int(np.flatnonzero(at_least >= place)[-1])
+    large = counts[counts >= _SMALL]
+    return int(np.partition(large, len(large) - place)[len(large) - place])
 
 
 def _from_file(source: SegmentFilter, name: str, allowed: Bitmap | None) -> Counted:

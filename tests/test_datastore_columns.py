@@ -1,15 +1,20 @@
 """Columns in memory: the smallest form that answers every condition, whatever the cardinality."""
 
+from collections import Counter
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from compactds.datastore.attributes import AttributeColumns, arrow_schema
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.columns import build_column
 from compactds.datastore.columns_values import Numbers, Strings
-from compactds.filters import Expression, FieldType, WhereError, field
+from compactds.datastore.facets import count_values
+from compactds.filters import Expression, FieldType, Schema, WhereError, field
 from compactds.filters.where import Contains, In, Prefix
 
 f = field("f")
@@ -212,3 +217,49 @@ def test_a_scalar_column_refuses_conditions_of_others(condition):
 def test_a_list_column_refuses_conditions_of_others():
     with pytest.raises(WhereError, match="not a condition of its field"):
         column(FieldType.INT64_LIST, [[1]]).allowed(f == 1)
+
+
+ROWS = 4_000
+
+
+@pytest.fixture(scope="module")
+def lists():
+    draw = np.random.default_rng(5)
+    everywhere = [["all"] if row % 3 else [] for row in range(ROWS)]  # held as bits
+    often = [[f"o{number}" for number in draw.zipf(1.3, 3) % 300] for _ in range(ROWS)]
+    once = [[f"r{row}"] for row in range(ROWS)]
+    return [sorted({*a, *b, *c}) for a, b, c in zip(everywhere, often, once, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def segment(lists, tmp_path_factory):
+    schema = Schema({"names": FieldType.STRING_LIST})
+    path = tmp_path_factory.mktemp("lists") / "attributes.parquet"
+    pq.write_table(pa.table({"names": pa.array(lists)}, schema=arrow_schema(schema)), path)
+    columns = AttributeColumns(path, schema)
+    yield SimpleNamespace(attributes=columns)
+    columns.close()
+
+
+class TestFacetsOfLists:
+    """The leading elements are those of a count of every row, however many rows are allowed."""
+
+    @pytest.mark.parametrize("most", [1, 3, 10, 300, 10_000])
+    @pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.1, 0.5, 0.9, 1.0])
+    def test_leading_elements_are_those_of_a_count_of_all(self, lists, segment, share, most):
+        mask = np.random.default_rng(7).random(ROWS) < share
+        counted = Counter(name for row in np.flatnonzero(mask) for name in lists[row])
+        expected = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:most]
+        assert count_values("names", [(segment, Bitmap.from_mask(mask))], most) == expected
+
+    def test_every_way_of_counting_gives_the_same(self, segment):
+        column = segment.attributes.filter.column("names")
+        assert column.dense
+        for share in (0.0, 0.01, 0.3, 0.8):
+            allowed = Bitmap.from_mask(np.random.default_rng(8).random(ROWS) < share)
+            counts = column.counts(allowed)
+            codes, found = column.elements_in(allowed)
+            assert (counts[codes] == found).all()
+            assert counts.sum() == found.sum()
+            some = np.arange(0, len(counts), 7)
+            assert (column.counts_of(some, allowed) == counts[some]).all()
