@@ -92,6 +92,7 @@ def _summarise(result: "AddResult") -> None:
         (result.replaced, "documents replaced"),
         (result.rejected, "records left out"),
         (result.duplicates, "documents left out as duplicates"),
+        (result.duplicate_passages, "passages left out as duplicates"),
         (result.removed - result.duplicates, "documents removed by filters"),
         (result.truncated, "passages are longer than the encoder reads; their ends were cut"),
     ):

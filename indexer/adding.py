@@ -82,6 +82,7 @@ class AddResult:
     removed: int
     contaminated: int
     truncated: int
+    duplicate_passages: int = 0
 
 
 def add(
@@ -362,4 +363,5 @@ def _result(store: Path, outcome: Outcome, seconds: float) -> AddResult:
         removed=outcome.total("removed"),
         contaminated=outcome.total("contaminated"),
         truncated=outcome.account.get("truncated", 0),
+        duplicate_passages=outcome.total("duplicate_passages"),
     )
