@@ -286,13 +286,12 @@ class SegmentFilter:
         return ColumnMemory(name, kind, column.form, column.nbytes, column.nbytes / max(self._length, 1))
 
     def _cached(self, expression: Expression, compute: Callable[[Expression], Bitmap]) -> Bitmap:
-        key_bytes = size_bytes(expression)
-        if key_bytes > _LARGEST_KEY_BYTES:
-            return compute(expression)
         found = self._bitmaps.get(expression)
         if found is None:
             found = compute(expression)
-            self._bitmaps.put(expression, found, found.nbytes + key_bytes)
+            key_bytes = size_bytes(expression)
+            if key_bytes <= _LARGEST_KEY_BYTES:
+                self._bitmaps.put(expression, found, found.nbytes + key_bytes)
         # What the caller unpacks belongs to the caller's bitmap, so that the cache keeps its size.
         return Bitmap(found.bits, found.length, found.count)
 

@@ -7,9 +7,9 @@ in UTC), and expressions that say the same in different front ends are equal.
 from typing import Any
 
 from compactds.filters.errors import FieldTypeError, WhereError, reported, shown
-from compactds.filters.limits import check_size
+from compactds.filters.limits import check_depth, check_nodes, check_values
 from compactds.filters.schema import LONGEST_NAME, FieldType, Schema
-from compactds.filters.values import Scalar, UnfitError, family, fit, fit_plain
+from compactds.filters.values import Scalar, UnfitError, are_plain, family, fit, is_plain
 from compactds.filters.where import (
     And,
     Compare,
@@ -42,61 +42,82 @@ def bind(expression: Expression, schema: Schema) -> Expression:
     Raise UnknownFieldError for a field the schema does not have, FieldTypeError for a value that
     does not fit its field, WhereError for an expression that is too large or malformed.
     """
-    check_size(expression)
-    return _bind(expression, schema)
+    return _Binder(schema).bind(expression, 1)
 
 
-def _bind(expression: Expression, schema: Schema) -> Expression:
-    match expression:
-        case And(parts):
-            return _group(And, parts, schema)
-        case Or(parts):
-            return _group(Or, parts, schema)
-        case Not(part):
-            return negation(_bind(part, schema))
-        case Compare(name, operator, value):
-            return _compare(name, _type_of(name, schema), operator, value)
-        case In(name, values) | NotIn(name, values):
-            kind = _scalar_type(name, schema, values, "$contains_any")
-            return type(expression)(name, _values(name, kind, kind, values))
-        case Contains(name, value):
-            kind = _list_type(name, schema, value, "$eq")
-            return Contains(name, _exactly(name, kind, kind.element, value))
-        case ContainsAny(name, values) | ContainsAll(name, values):
-            kind = _list_type(name, schema, values, "$in")
-            return type(expression)(name, _values(name, kind, kind.element, values))
-        case Prefix(name, prefix):
-            kind = _type_of(name, schema)
-            if kind is not FieldType.STRING:
-                raise _wrong_type(
-                    name, kind, prefix, "cannot be its prefix", "Only string fields take $prefix."
-                )
-            return Prefix(name, _exactly(name, kind, kind, prefix))
-        case Exists(name):
-            _type_of(name, schema)
-            return expression
-    raise WhereError(
-        f"where expression: {shown(expression)} is not a part of one.",
-        value=reported(expression),
-        remedy='Build conditions with field("year") >= 2015 and combine them with & | ~.',
-    )
+class _Binder:
+    """Bind nodes while counting them, so that size is refused before it costs anything.
 
+    Nodes whose values are as their field has them already are returned as they are.
+    """
 
-def _group(kind: type[And | Or], parts: tuple[Expression, ...], schema: Schema) -> Expression:
-    """Bind the parts, and merge parts that are groups of the same kind."""
-    if not parts:
-        raise WhereError(f"where expression: ${kind.__name__.lower()} of nothing.", remedy="Leave it out.")
-    merged: list[Expression] = []
-    for part in parts:
-        bound = _bind(part, schema)
-        merged.extend(bound.parts if isinstance(bound, kind) else (bound,))
-    return merged[0] if len(merged) == 1 else kind(tuple(merged))
+    __slots__ = ("nodes", "schema")
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.nodes = 0
+
+    def bind(self, node: Expression, depth: int) -> Expression:
+        self.nodes += 1
+        check_depth(depth)
+        check_nodes(self.nodes)
+        match node:
+            case Compare():
+                return _compare(node, _type_of(node.field, self.schema))
+            case And():
+                return self._group(And, node.parts, depth)
+            case In() | NotIn():
+                check_values(node.field, len(node.values))
+                kind = _scalar_type(node.field, self.schema, node.values, "$contains_any")
+                return _listed(node, kind, kind)
+            case Or():
+                return self._group(Or, node.parts, depth)
+            case Not():
+                return negation(self.bind(node.part, depth + 1))
+            case Contains(name, value):
+                kind = _list_type(name, self.schema, value, "$eq")
+                return Contains(name, _exactly(name, kind, kind.element, value))
+            case ContainsAny() | ContainsAll():
+                check_values(node.field, len(node.values))
+                kind = _list_type(node.field, self.schema, node.values, "$in")
+                return _listed(node, kind, kind.element)
+            case Prefix(name, prefix):
+                return _prefix(name, _type_of(name, self.schema), prefix)
+            case Exists(name):
+                _type_of(name, self.schema)
+                return node
+        raise WhereError(
+            f"where expression: {shown(node)} is not a part of one.",
+            value=reported(node),
+            remedy='Build conditions with field("year") >= 2015 and combine them with & | ~.',
+        )
+
+    def _group(self, kind: type[And | Or], parts: tuple[Expression, ...], depth: int) -> Expression:
+        """Bind the parts, and merge parts that are groups of the same kind."""
+        if not parts:
+            raise WhereError(
+                f"where expression: ${kind.__name__.lower()} of nothing.", remedy="Leave it out."
+            )
+        merged: list[Expression] = []
+        for part in parts:
+            bound = self.bind(part, depth + 1)
+            if isinstance(bound, kind):
+                merged.extend(bound.parts)
+            else:
+                merged.append(bound)
+        return merged[0] if len(merged) == 1 else kind(tuple(merged))
 
 
 def _type_of(name: object, schema: Schema) -> FieldType:
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
         raise WhereError(f"where expression: {shown(name)} is not a field name.", value=reported(name))
     return schema[name]
+
+
+def _prefix(name: str, kind: FieldType, prefix: object) -> Prefix:
+    if kind is not FieldType.STRING:
+        raise _wrong_type(name, kind, prefix, "cannot be its prefix", "Only string fields take $prefix.")
+    return Prefix(name, _exactly(name, kind, kind, prefix))
 
 
 def _scalar_type(name: str, schema: Schema, value: object, instead: str) -> FieldType:
@@ -118,7 +139,10 @@ def _list_type(name: str, schema: Schema, value: object, instead: str) -> FieldT
     return kind
 
 
-def _compare(name: str, kind: FieldType, operator: Operator, value: Any) -> Expression:
+def _compare(node: Compare, kind: FieldType) -> Compare:
+    name, operator, value = node.field, node.operator, node.value
+    if is_plain(kind, value):
+        return node
     if kind.is_list:
         raise _wrong_type(
             name,
@@ -155,15 +179,20 @@ def _exactly(name: str, kind: FieldType, element: FieldType, value: Any) -> Scal
     return scalar
 
 
-def _values(name: str, kind: FieldType, element: FieldType, values: tuple[Any, ...]) -> tuple[Scalar, ...]:
-    """Return the distinct values of a list in order; refuse one that mixes kinds."""
-    if fit_plain(element, values):
-        return tuple(dict.fromkeys(values))
+def _listed(
+    node: In | NotIn | ContainsAny | ContainsAll, kind: FieldType, element: FieldType
+) -> In | NotIn | ContainsAny | ContainsAll:
+    """Return the node with the distinct values of its list in order; refuse one that mixes kinds."""
+    values = node.values
+    if are_plain(element, values):
+        distinct = tuple(dict.fromkeys(values))
+        return node if len(distinct) == len(values) else type(node)(node.field, distinct)
     families = {family(value): value for value in {type(value): value for value in values}.values()}
     if len(families) > 1:
         samples = " and ".join(f"{each} {shown(families[each])}" for each in sorted(families))
-        raise _wrong_type(name, kind, values, f"mixes {samples}", "Give values of one kind.")
-    return tuple(dict.fromkeys(_exactly(name, kind, element, value) for value in values))
+        raise _wrong_type(node.field, kind, values, f"mixes {samples}", "Give values of one kind.")
+    fitted = (_exactly(node.field, kind, element, value) for value in values)
+    return type(node)(node.field, tuple(dict.fromkeys(fitted)))
 
 
 _MISFIT = "cannot be compared with it"

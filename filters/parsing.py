@@ -19,6 +19,8 @@ def parse_where(where: Where, schema: Schema) -> Expression | None:
     None and an empty object allow all rows and give None. Raise UnknownFieldError, FieldTypeError or
     another WhereError for what cannot be used.
     """
+    if type(where) is dict:
+        return bind(from_json(where), schema) if where else None
     match where:
         case None:
             return None

@@ -81,17 +81,34 @@ def fit(kind: FieldType, value: Any) -> tuple[Scalar, bool]:
     raise UnfitError("is compared as a whole")
 
 
-def fit_plain(kind: FieldType, values: tuple[Any, ...]) -> bool:
-    """Tell quickly whether all values are plainly of a type, so that `fit` would give each as it is.
+def is_plain(kind: FieldType, value: object) -> bool:
+    """Tell quickly whether a value is plainly of a type, so that `fit` would give it as it is.
 
     What this does not recognise is not necessarily unfit.
     """
+    if isinstance(value, str):
+        return (
+            kind is FieldType.STRING
+            and type(value) is str
+            and value.isascii()
+            and len(value) <= MAX_STRING_BYTES
+        )
+    if isinstance(value, int):
+        return kind is FieldType.INT64 and type(value) is int and value in _INT64
+    return False
+
+
+def are_plain(kind: FieldType, values: tuple[Any, ...]) -> bool:
+    """Tell of all values what `is_plain` tells of one."""
     types = set(map(type, values))
     if kind is FieldType.INT64 and types == {int}:
         return min(values) in _INT64 and max(values) in _INT64
     if kind is FieldType.STRING and types == {str}:
+        together = "".join(values)
+        if together.isascii():
+            return max(map(len, values)) <= MAX_STRING_BYTES
         try:
-            "".join(values).encode()
+            together.encode()
         except UnicodeEncodeError:
             return False
         return max(map(len, values)) * 4 <= MAX_STRING_BYTES  # no character takes more bytes

@@ -265,6 +265,8 @@ def field(name: str) -> Field:
 
 def as_values(name: str, values: object) -> tuple[Any, ...]:
     """Return the values of a list; raise WhereError for what is not one, a lone string among them."""
+    if type(values) is list:
+        return tuple(values[:_READ_AHEAD])
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | dict):
         raise WhereError(
             f"field {shown(name)}: expected a list of values, not {shown(values)}.",

@@ -4,7 +4,7 @@
 operators on a field and several fields mean and. `{"author": {"name": "x"}}` is about `author.name`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -58,32 +58,37 @@ class _Reader:
     def condition(self, where: object, depth: int) -> Expression:
         """Read an object of fields and of $and, $or, $not."""
         check_depth(depth)
-        if not isinstance(where, Mapping):
+        if type(where) is not dict and not isinstance(where, Mapping):
             raise WhereError(
                 f"where expression: expected an object, not {shown(where)}.",
                 value=reported(where),
                 remedy='Write {"field": value} or {"field": {"$gte": value}}.',
             )
-        return self._together(where, self._entries(where, depth))
-
-    def _entries(self, where: Mapping[Any, Any], depth: int) -> Iterator[Expression]:
+        parts = []
         for name, value in where.items():
-            if not isinstance(name, str):
-                raise WhereError(
-                    f"where expression: {shown(name)} is not a field name.", value=reported(name)
-                )
-            if name in _GROUPS:
-                yield _GROUPS[name](self._parts(name, value, depth))
-            elif name == "$not":
-                yield Not(self.condition(value, depth + 1))
-            elif name.startswith("$"):
-                raise _unknown_operator(name, ("$and", "$or", "$not"), "where expression")
-            else:
-                yield self._field(name, value, depth)
+            parts.append(self._entry(name, value, depth))
+            self._count()
+        return _together(where, parts)
+
+    def _entry(self, name: object, value: Any, depth: int) -> Expression:
+        if not isinstance(name, str):
+            raise WhereError(f"where expression: {shown(name)} is not a field name.", value=reported(name))
+        if name[:1] != "$":
+            return self._field(name, value, depth)
+        if name in _GROUPS:
+            return _GROUPS[name](self._parts(name, value, depth))
+        if name == "$not":
+            return Not(self.condition(value, depth + 1))
+        raise _unknown_operator(name, ("$and", "$or", "$not"), "where expression")
+
+    def _count(self) -> None:
+        """Count a condition that was read."""
+        self.nodes += 1
+        check_nodes(self.nodes)
 
     def _field(self, name: str, value: Any, depth: int) -> Expression:
         """Read what is said of one field: a value, operators, or fields whose names start with its own."""
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):
             return self._operators(name, value, depth)
         return Compare(name, Operator.EQ, value)
 
@@ -99,17 +104,19 @@ class _Reader:
     def _operators(self, name: str, operators: Mapping[Any, Any], depth: int) -> Expression:
         """Read the operator object of one field."""
         check_depth(depth)
-        return self._together(
-            operators, (self._operator(name, key, value, depth) for key, value in operators.items())
-        )
+        parts = []
+        for key, value in operators.items():
+            parts.append(self._operator(name, key, value, depth))
+            self._count()
+        return _together(operators, parts)
 
     def _operator(self, name: str, key: object, value: Any, depth: int) -> Expression:
-        if isinstance(key, str) and not key.startswith("$") and f"${key}" not in _FIELD_OPERATORS:
-            return self._field(f"{name}.{key}", value, depth + 1)
         if key in _COMPARISONS:
             return Compare(name, _COMPARISONS[str(key)], value)
         if key in _LISTS:
             return _LISTS[str(key)](name, as_values(name, value))
+        if isinstance(key, str) and not key.startswith("$") and f"${key}" not in _FIELD_OPERATORS:
+            return self._field(f"{name}.{key}", value, depth + 1)
         match key:
             case "$contains":
                 return Contains(name, value)
@@ -132,19 +139,15 @@ class _Reader:
                 return Not(self._operators(name, value, depth + 1))
         raise _unknown_operator(key, _FIELD_OPERATORS, f"field {shown(name)}")
 
-    def _together(self, source: Mapping[Any, Any], parts: Iterator[Expression]) -> Expression:
-        """Join what one object says: alone, or with and."""
-        read = []
-        for part in parts:
-            self.nodes += 1
-            check_nodes(self.nodes)
-            read.append(part)
-        if not read:
-            raise WhereError(
-                f"where expression: an empty object {shown(source)}.",
-                remedy="Leave the condition out to allow all rows.",
-            )
-        return read[0] if len(read) == 1 else And(tuple(read))
+
+def _together(source: Mapping[Any, Any], parts: list[Expression]) -> Expression:
+    """Join what one object says: alone, or with and."""
+    if not parts:
+        raise WhereError(
+            f"where expression: an empty object {shown(source)}.",
+            remedy="Leave the condition out to allow all rows.",
+        )
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
 def _unknown_operator(name: object, known: tuple[str, ...], place: str) -> WhereError:

@@ -331,3 +331,38 @@ def test_values_in_errors_are_short_and_printable(value, text):
 @pytest.mark.parametrize("value", [None, True, 3, 0.5, "é"])
 def test_small_values_in_errors_stay_as_they_are(value):
     assert reported(value) is value
+
+
+@pytest.mark.parametrize("text", ["x" * (MAX_STRING_BYTES + 1), "é" * (MAX_STRING_BYTES // 2 + 1)])
+def test_a_string_that_is_too_long_is_refused_alone_and_in_a_list(text):
+    schema = Schema({"title": FieldType.STRING, "names": FieldType.STRING_LIST})
+    for where in (
+        field("title") == text,
+        field("title").isin(["short", text]),
+        field("names").contains(text),
+        field("names").contains_all([text, "short"]),
+        field("title").startswith(text),
+    ):
+        with pytest.raises(FieldTypeError, match="the limit is 65,536"):
+            bind(where, schema)
+
+
+def test_many_strings_may_be_longer_together_than_one():
+    text = "x" * (MAX_STRING_BYTES - 1)
+    schema = Schema({"title": FieldType.STRING})
+    where = field("title").isin([text + "a", text + "b"])
+    assert bind(where, schema) == where
+
+
+def test_what_is_bound_already_is_not_made_anew():
+    schema = Schema({"title": FieldType.STRING, "year": FieldType.INT64})
+    for where in (field("year") >= 2015, field("title") == "x", field("title").isin(["a", "b"])):
+        assert bind(where, schema) is where
+    assert bind(field("year").isin([1, 2, 1]), schema) == field("year").isin([1, 2])
+
+
+def test_true_is_no_number_however_it_is_compared():
+    schema = Schema({"year": FieldType.INT64, "open": FieldType.BOOL})
+    for where in (field("year") == True, field("year").isin([True]), field("open") == 1):  # noqa: E712
+        with pytest.raises(FieldTypeError):
+            bind(where, schema)
