@@ -29,6 +29,14 @@ class Refiner:
         None for a query whose order faiss leaves open, and for all of them while rows have to be read from
         disk: such rows are better asked for together, before they are scored.
         """
+        if len(queries) > 1:  # the first tells whether the rows of such queries are in memory
+            first = self._best(queries[:1], k, candidates, effort)
+            return first + self._best(queries[1:], k, candidates, effort)
+        return self._best(queries, k, candidates, effort)
+
+    def _best(
+        self, queries: Vectors, k: int, candidates: int, effort: int
+    ) -> list[tuple[Scores, Rows] | None]:
         if self._vectors.cold:
             return [None] * len(queries)
         wanted = min(k + 1, candidates)

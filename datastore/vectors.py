@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.paging import read_pages
 from compactds.datastore.scoring import (
     Rows,
     Scores,
@@ -32,6 +33,11 @@ VIEW_BYTES = 16 << 20
 """How many bytes of half floats an exhaustive scan asks for ahead, and searches in one call."""
 SCAN_FROM_SHARE = 0.06
 """Where more of the rows are asked for, passing over the others costs less than choosing them."""
+
+PROBED_ROWS = 8
+"""How many rows of a request are looked at, to tell whether its rows are in memory."""
+ASKING_REQUESTS = 4
+"""For how many requests pages go on being asked for, once one had to read from disk."""
 
 
 def widen(numbers: NDArray[np.floating]) -> Vectors:
@@ -55,8 +61,9 @@ class ExactVectors:
 
     The file is mapped and advised as randomly read, so that a row costs its own pages only. While rows
     have to be read from disk, the pages of a request are asked for together before the first of them is
-    touched; once a request finds all its pages in memory, the next ones save themselves the asking, until
-    the kernel reports that it had to read again.
+    scored; once several requests found all their pages in memory, the next ones save themselves the asking,
+    until the kernel reports that it had to read again, for a few rows that each request looks at first or
+    for the others.
     """
 
     def __init__(self, path: Path, *, rows: int, dimension: int, dtype: str) -> None:
@@ -69,7 +76,7 @@ class ExactVectors:
         self._array: NDArray[np.floating] = np.frombuffer(self._map, dtype=EXACT_DTYPES[dtype]).reshape(
             rows, dimension
         )
-        self._cold = True
+        self._asking = 1  # one request tells
         self._local = threading.local()
         self._views: list[tuple[int, Any]] = []
         self._whole = view_of(self._array) if self._array.dtype == np.float16 else None
@@ -135,20 +142,26 @@ class ExactVectors:
             yield numbers, block
 
     def prepare(self, rows: NDArray[np.int64]) -> int:
-        """Ask for the pages of `rows` if the last request had to read; return this thread's reads so far."""
+        """Ask for the pages of `rows` if they seem to be on disk only; return this thread's reads so far."""
         before = reads_so_far()
-        if self._cold:
-            self._prefetch(rows)
+        if not self._asking:
+            self._array[rows[:: max(1, len(rows) // PROBED_ROWS)], 0]
+            self.learn(before)
+        if self._asking:
+            read_pages(self._map, rows, self.row_bytes)
         return before
 
     def learn(self, before: int) -> None:
         """Note whether the kernel had to read from disk since this thread had made `before` reads."""
-        self._cold = reads_so_far() > before
+        if reads_so_far() > before:
+            self._asking = ASKING_REQUESTS
+        elif self._asking:
+            self._asking = max(0, self._asking - 1)  # other threads count down as well
 
     @property
     def cold(self) -> bool:
-        """Tell whether the last request had to read from disk."""
-        return self._cold
+        """Tell whether one of the last requests had to read from disk."""
+        return self._asking > 0
 
     def _all_views(self) -> list[tuple[int, Any]]:
         """Return views of all rows, one block after another, each with the number of its first row."""
@@ -167,7 +180,7 @@ class ExactVectors:
         wanted = min(k + 1, count)
         scores, found = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
         before = reads_so_far()
-        if self._cold:
+        if self._asking:
             self._advise(start * self.row_bytes, count * self.row_bytes)
         pointers = faiss.swig_ptr(query), wanted, faiss.swig_ptr(scores), faiss.swig_ptr(found)
         view.search_c(1, *pointers, parameters)
@@ -180,21 +193,6 @@ class ExactVectors:
         return self.best(
             query, rows if bits is None else rows[np.unpackbits(bits, count=count, bitorder="little") > 0], k
         )
-
-    def _prefetch(self, rows: NDArray[np.int64]) -> None:
-        """Ask the kernel for the pages of `rows`, neighbouring rows as one range."""
-        if not len(rows):
-            return
-        page = mmap.PAGESIZE
-        offsets = np.sort(rows) * self.row_bytes
-        first, last = offsets // page, (offsets + self.row_bytes - 1) // page
-        breaks = np.flatnonzero(first[1:] > last[:-1] + 1)
-        starts = first[np.concatenate(([0], breaks + 1))]
-        ends = last[np.concatenate((breaks, [len(rows) - 1]))]
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            self._map.madvise(
-                mmap.MADV_WILLNEED, start * page, min((end - start + 1) * page, len(self._map) - start * page)
-            )
 
     def _advise(self, start: int, length: int) -> None:
         aligned = start - start % mmap.PAGESIZE

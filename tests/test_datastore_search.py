@@ -102,15 +102,63 @@ def test_a_pass_that_is_made_once_leaves_no_pages_with_the_process(tmp_path):
     assert resident_kilobytes_of_files() - before > 30_000
 
 
-def test_pages_are_asked_for_only_while_rows_have_to_be_read_from_disk(tmp_path, array, monkeypatch):
-    vectors = stored(tmp_path, array, "float16")
-    asked, reads = [], iter([0, 7, 7, 7, 7, 7, 7, 9])
-    monkeypatch.setattr(vectors, "_prefetch", lambda rows: asked.append(len(rows)))
-    monkeypatch.setattr("compactds.datastore.vectors.reads_so_far", lambda: next(reads))
-    for count in (1, 2, 3, 4):  # reads at the first and the last
-        vectors.gather(np.arange(count))
-    assert asked == [1, 2]
-    assert vectors.cold
+class Disk:
+    """Stand in for the kernel: tell of reads for rows that are not in memory, and take what is asked for."""
+
+    def __init__(self, vectors, monkeypatch):
+        self.reads, self.asked = 0, []
+        monkeypatch.setattr("compactds.datastore.vectors.read_pages", self.ask)
+        monkeypatch.setattr("compactds.datastore.vectors.reads_so_far", lambda: self.reads)
+        self.vectors, self.array = vectors, vectors._array
+        vectors._array = self
+        self.cold = set()
+
+    def ask(self, mapped, rows, row_bytes):
+        self.asked.append(len(rows))
+        self.touch(rows)
+
+    def touch(self, rows):
+        found = self.cold & set(np.asarray(rows).tolist())
+        self.reads += len(found)
+        self.cold -= found
+
+    def __getitem__(self, key):
+        self.touch(key[0])
+        return self.array[key]
+
+    def take(self, rows, axis):
+        self.touch(rows)
+        return self.array.take(rows, axis=axis)
+
+
+class TestAskingForPages:
+    @pytest.fixture
+    def disk(self, tmp_path, array, monkeypatch):
+        disk = Disk(stored(tmp_path, array, "float16"), monkeypatch)
+        disk.vectors.gather(np.arange(10))
+        assert disk.asked == [10]  # nothing is known of a file just opened
+        assert not disk.vectors.cold
+        return disk
+
+    def test_rows_in_memory_are_not_asked_for(self, disk):
+        disk.vectors.gather(np.arange(1_000))
+        assert disk.asked == [10]
+
+    def test_a_few_rows_tell_that_a_request_is_on_disk(self, disk):
+        disk.cold = set(range(1_000))
+        disk.vectors.gather(np.arange(1_000))
+        assert disk.asked == [10, 1_000]
+        assert disk.reads == 1_000
+        assert disk.vectors.cold
+
+    def test_asking_goes_on_until_several_requests_found_all_in_memory(self, disk):
+        disk.cold = {3}  # not among the few that are looked at first
+        disk.vectors.gather(np.arange(100))
+        assert disk.asked == [10]
+        for count in range(1, 8):
+            disk.vectors.gather(np.arange(count))
+        assert disk.asked == [10, 1, 2, 3, 4]
+        assert not disk.vectors.cold
 
 
 def test_every_half_float_is_widened_exactly():
