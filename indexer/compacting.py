@@ -173,16 +173,25 @@ class _Compaction:
         """Return the row files of the new segment, and the names of the lists beside them."""
         done = self._marks.read_state("rows")
         if done is None:
-            writer = self._copy_rows()
-            done = {"rows": writer.rows, "documents": writer.documents, "extra": self._extra_files()}
-            for path in self._folder.iterdir():
-                sync_file(path)
-            sync_folder(self._folder)
+            try:
+                done = self._written_rows()
+            except BaseException:  # half of them are of no use, and a full disk needs the room
+                self._marks.clear()
+                raise
             self._marks.write_state("rows", done)
         dimension = self._manifest.exact_encoder.dimension
         return WrittenRows(self._folder, done["rows"], done["documents"], dimension, self._dtype), done[
             "extra"
         ]
+
+    def _written_rows(self) -> dict[str, Any]:
+        """Write the row files and the lists beside them to the disk, and return what tells of them."""
+        writer = self._copy_rows()
+        extra = self._extra_files()
+        for path in self._folder.iterdir():
+            sync_file(path)
+        sync_folder(self._folder)
+        return {"rows": writer.rows, "documents": writer.documents, "extra": extra}
 
     def _index(self, plan: IndexPlan, proposing: ExactVectors) -> IndexRecord:
         """Return the planned index, which an earlier run may have made."""

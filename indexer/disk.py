@@ -14,8 +14,8 @@ from compactds.indexer.errors import BuildError
 
 CHANGE_FOLDER = ".change"
 COMPACT_FOLDER = ".compact"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_DISK = ("No space left", "requested and", "File too large")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = ("No space left", "requested and")
 LEAST_FREE_BYTES = 1 << 20
 
 
@@ -28,6 +28,12 @@ def disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, DuckDBError, ArrowException, DamagedStoreError) as error:
+        if getattr(error, "errno", None) == errno.EFBIG or "File too large" in str(error):
+            raise BuildError(
+                f"the system does not let a file in {out} grow any further: it limits the size of files.",
+                value=str(out),
+                remedy="Raise the limit (ulimit -f) and run the same command again: it goes on from there.",
+            ) from error
         free = shutil.disk_usage(out).free
         told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
         if told or free < LEAST_FREE_BYTES:

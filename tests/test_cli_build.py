@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -47,9 +49,10 @@ def built(monkeypatch):
         recipe = None
         out = None
         cache = None
+        replace = None
 
-    def build(recipe, out, *, progress, encoder, executor, cache):
-        Built.recipe, Built.out, Built.cache = recipe, out, cache
+    def build(recipe, out, *, progress, encoder, executor, cache, replace):
+        Built.recipe, Built.out, Built.cache, Built.replace = recipe, out, cache, replace
         progress.stage("reading", None)
         progress.advance(3)
         if isinstance(Built.result, BaseException):
@@ -209,3 +212,34 @@ def test_records_with_vectors_become_a_store(tmp_path):
     report = json.loads(run(*arguments).stdout)
     assert (report["documents"], report["passages"], report["unchanged"]) == (5, 5, False)
     assert json.loads(run(*arguments).stdout)["unchanged"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--replace"]])
+def test_a_store_that_grew_is_built_over_if_the_flag_says_so(built, tmp_path, flags):
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"text": "a"}\n')
+    assert run(source, "--out", tmp_path / "store", *flags).exit_code == 0
+    assert built.replace == bool(flags)
+
+
+def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(tmp_path):
+    """As on a full disk, the same command goes on; which disk has room is no help here."""
+    rows = [{"id": f"d{n}", "text": f"{n} words " * 400, "vector": [n + 1, 1]} for n in range(400)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = (
+        "import resource, sys\n"
+        "from compactds.cli.main import app\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))\n"
+        "app(['build', 'a.jsonl', '--vector-field', 'vector', '--workers', '1', '--out', 'store'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "error: the system does not let a file in store grow any further" in done.stderr
+    assert "Raise the limit" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = run(tmp_path / "a.jsonl", "--vector-field", "vector", "--out", tmp_path / "store", "--no-cache")
+    assert found.exit_code == 0, found.output
+    assert "400 documents" in found.output

@@ -238,6 +238,7 @@ class TestGoingOn:
     def test_what_was_half_copied_is_copied_anew(self, store, expected, stage):
         with pytest.raises(KeyboardInterrupt):
             compact(store, progress=StopAt(stage))
+        assert not (store / ".compact").exists()
         assert not compact(store).resumed
         assert content(store) == expected
 

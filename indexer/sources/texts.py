@@ -64,7 +64,8 @@ class DocumentFiles:
             raise RecordError(
                 "binary data, not text",
                 origin=str(file.path),
-                remedy="Give the file the suffix of its format, save it as UTF-8 text, or leave it out.",
+                remedy="Give the file the suffix of its format, save it as UTF-8 text, or leave such files "
+                "out with --skip-invalid.",
             )
         if file.format == "html":
             from compactds.indexer.sources.html import declared_encoding, extract_html
