@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             return [best] if best else []
         first, *others = system.measured[bucket]
         if bucket == UNFILTERED:
-            return [first]
+            return [first, *(one for one in others if "plan" not in one.setting)]
         enough = min(recall, first.recall)
         return [first, *(one for one in others if tables.ran_as_forced(one) and one.recall >= enough)]
 

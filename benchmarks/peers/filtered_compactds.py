@@ -18,6 +18,7 @@ PACKAGES = ("compactds", "faiss-cpu", "hnswlib", "numpy")
 PLANS = ("exact", "codes", "lists", "open")
 RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99)
 TARGET = 0.95
+STRICTER = (0.97, 0.98, 0.99, 0.995, 1.0)
 
 
 def build(vectors: Any, folder: Path, _threads: int, options: dict[str, Any]) -> None:
@@ -40,6 +41,7 @@ class Store:
             self.settings = [{"recall": recall} for recall in RECALLS]
         else:
             self.settings += [{"recall": TARGET, "plan": plan} for plan in PLANS]
+            self.settings += [{"recall": recall} for recall in STRICTER]
         self.plan: str | None = None
         self._uncached = [
             AttributeColumns(path, self.store.schema, cache_bytes=0)
