@@ -224,11 +224,17 @@ class TestGoingOn:
             assert compact(store).resumed
         assert content(store) == expected
 
-    def test_in_other_memory_the_index_alone_is_made_anew(self, store, expected, monkeypatch):
+    def test_where_another_index_is_wanted_it_alone_is_made_anew(self, store, expected, monkeypatch):
+        choose = compacting.choose_index
+
+        def choose_another(*rows, kind, **given):
+            return choose(*rows, kind="flat" if kind == "hnsw" else "hnsw", **given)
+
         with monkeypatch.context() as patch:
+            patch.setattr("compactds.indexer.compacting.choose_index", choose_another)
             patch.setattr("compactds.indexer.compacting.finish_segment", stop)
             with pytest.raises(KeyboardInterrupt):
-                compact(store, memory_bytes=10_000_000)
+                compact(store)
         monkeypatch.setattr("compactds.indexer.compacting.SegmentWriter", never)
         assert compact(store).resumed
         assert content(store) == expected
