@@ -117,7 +117,8 @@ def build(
     recipe = recipe_for(sources, {key: value for key, value in overrides.items() if value is not None})
     if print_recipe:
         _check_filters(recipe)
-        typer.echo(to_toml(recipe.model_dump(mode="json")), nl=False)
+        typer.echo("# Files are named by absolute paths; a relative one starts at this recipe's folder.")
+        typer.echo(to_toml(recipe.tables()), nl=False)
         return
     if dry_run:
         _survey(recipe, sample, workers, executor, ledger, json=json)

@@ -1,5 +1,6 @@
 """The recipe of a build: what goes into a datastore, and how."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -303,6 +304,22 @@ class Recipe(_Table):
             if table.sources is None or source.name in table.sources
         )
 
+    def tables(self) -> dict[str, Any]:
+        """Return the complete recipe as tables to write, but for what says nothing.
+
+        That is a list of filters without any, the name of a source that has its path's, and the split of what
+        is no Hugging Face dataset.
+        """
+        tables = self.model_dump(mode="json")
+        if not self.filters:
+            del tables["filters"]  # so that [[filters]] can be appended
+        for source, table in zip(self.sources, tables["sources"], strict=True):
+            if not source.name:
+                del table["name"]
+            if source.split == "train" and Path(source.path).is_absolute():
+                del table["split"]
+        return tables
+
     @property
     def has_vectors(self) -> bool:
         """Tell whether vectors come ready-made, so that nothing is split or encoded."""
@@ -406,6 +423,12 @@ def _resolve_source(path: str, kind: Any, folder: Path) -> str:
 
 def _absolute(path: str, folder: Path) -> Path:
     try:
-        return folder.absolute().joinpath(Path(path).expanduser())
+        absolute = folder.absolute().joinpath(Path(path).expanduser())
     except RuntimeError as error:  # ~nobody
         raise InvalidValueError(f"{path!r} is not a path: {error}", value=path) from error
+    plain = Path(os.path.normpath(absolute))
+    try:  # a folder that is a link has another parent than its name says
+        same = os.path.realpath(plain) == os.path.realpath(absolute)
+    except (OSError, ValueError):  # what is no path is told where it is read
+        same = False
+    return plain if same else absolute

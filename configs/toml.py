@@ -10,6 +10,7 @@ from typing import Any
 from compactds.configs.errors import ConfigFileError, ConfigSyntaxError
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_TWICE = re.compile(r"Cannot mutate immutable namespace \((.*?),?\)")
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -41,6 +42,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         place = _PLACE.search(message)
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
         problem = message[: place.start()] if place else message
+        problem = _TWICE.sub(r"\1 is given twice, here and as a value or table further up", problem)
         raise ConfigSyntaxError(
             f"{path}, line {line}: not valid TOML: {problem}.",
             value=str(path),

@@ -164,6 +164,14 @@ class TestPaths:
         explicit = load(tmp_path, text + 'format = "huggingface"\n')
         assert explicit.sources[0].path == "owner/dataset"
 
+    def test_paths_are_made_plain_unless_a_link_leads_elsewhere(self, tmp_path, monkeypatch):
+        (tmp_path / "deep" / "er").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+        monkeypatch.chdir(tmp_path / "deep")
+        (plain, linked) = recipe_for(["../docs/./a.jsonl", "../link/../b.jsonl"]).sources
+        assert plain.path == str(tmp_path / "docs" / "a.jsonl")
+        assert linked.path == str(tmp_path / "deep" / ".." / "link" / ".." / "b.jsonl")
+
     def test_a_models_name_is_not_a_path(self, tmp_path):
         (tmp_path / "minilm").mkdir()
         assert load(tmp_path, ONE_SOURCE + '[encoder]\nmodel = "minilm"\n').encoder.model == "minilm"
@@ -357,6 +365,30 @@ def test_every_shipped_recipe_loads_and_survives_being_written_out(tmp_path):
     for file in shipped:
         recipe = load_recipe(Path(str(file)))
         assert load(tmp_path, to_toml(recipe.model_dump(mode="json"))) == recipe
+        assert load(tmp_path, to_toml(recipe.tables())) == recipe
+
+
+def test_tables_say_nothing_of_what_is_not_there_but_keep_lists_that_mean_none(tmp_path):
+    path = str(tmp_path / "a.jsonl")
+    recipe = recipe_for([path], {"sources.attributes": []})
+    tables = recipe.tables()
+    assert "filters" not in tables
+    assert tables["sources"] == [
+        {**recipe.sources[0].model_dump(exclude={"name", "split"}), "path": path, "attributes": []}
+    ]
+    assert recipe_for(["hf:owner/name"]).tables()["sources"][0]["split"] == "train"
+
+
+def test_what_is_printed_can_be_appended_to(tmp_path):
+    recipe = recipe_for([str(tmp_path / "a.jsonl")])
+    text = to_toml(recipe.tables()) + '\n[[filters]]\nfilter = "length"\nmin_words = 3\n'
+    assert load(tmp_path, text).filters[0].filter == "length"
+
+
+def test_a_list_and_tables_of_one_name_are_told_as_that(tmp_path):
+    text = 'filters = []\nsources = []\n[[filters]]\nfilter = "length"\n'
+    with pytest.raises(ConfigSyntaxError, match=r"line 3: not valid TOML: 'filters' is given twice"):
+        load(tmp_path, text)
 
 
 def test_every_key_has_a_description():
