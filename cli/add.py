@@ -11,13 +11,14 @@ from compactds.cli.build import CacheFolder, NoCache, attribute_types, cache_opt
 from compactds.cli.command import STOPPED, Json
 from compactds.cli.output import say, say_json, warn
 from compactds.cli.progress import progress
+from compactds.cli.stores import StoreFolder
 
 if TYPE_CHECKING:
     from compactds.indexer.adding import AddResult
 
 
 def add(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    store: StoreFolder,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -86,19 +87,20 @@ def add(
 
 
 def _summarise(result: "AddResult") -> None:
+    from compactds.configs.sizes import counted
+
     done = "was added already:" if result.unchanged else "went on and added" if result.resumed else "added"
-    say(f"{done} {result.documents:,} documents, {result.passages:,} passages", bold=True)
-    for count, what in (
-        (result.replaced, "documents replaced"),
-        (result.rejected, "records left out"),
-        (result.duplicates, "documents left out as duplicates"),
-        (result.duplicate_passages, "passages left out as duplicates"),
-        (result.removed - result.duplicates, "documents removed by filters"),
-        (result.truncated, "passages are longer than the encoder reads; their ends were cut"),
+    new = f"{counted(result.documents, 'document')}, {counted(result.passages, 'passage')}"
+    say(f"{done} {new}", bold=True)
+    for count, noun, what in (
+        (result.replaced, "document", "replaced"),
+        (result.rejected, "record", "left out"),
+        (result.duplicates, "document", "left out as repeated"),
+        (result.duplicate_passages, "passage", "left out as repeated"),
+        (result.removed - result.duplicates, "document", "removed by filters"),
+        (result.truncated, "passage", "longer than the encoder reads, of which the end was cut"),
     ):
         if count:
-            say(f"{count:,} {what}", fg="yellow")
-    segments = f"{result.segments} segments" if result.segments > 1 else "1 segment"
-    say(
-        f"{result.path}: {result.total_documents:,} documents, {result.total_passages:,} passages, {segments}"
-    )
+            say(f"{counted(count, noun)} {what}", fg="yellow")
+    total = f"{counted(result.total_documents, 'document')}, {counted(result.total_passages, 'passage')}"
+    say(f"{result.path}: {total}, {counted(result.segments, 'segment')}")

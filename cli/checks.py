@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from compactds.configs.sizes import format_bytes
+from compactds.configs.sizes import counted, format_bytes
 
 _ENOUGH_BYTES = 2_000_000_000
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -57,7 +57,7 @@ def check_packages() -> Iterator[Check]:
             continue
         name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
         try:
-            found.append(f"{name} {version(name)}")
+            found.append(f"{name}=={version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     yield Check("packages", "ok", ", ".join(found))
@@ -74,7 +74,7 @@ def check_cpu() -> Check:
         known = None
     flags = set(known[1].split()) if known else set()
     having = [flag for flag in _CPU_FLAGS if flag in flags]
-    detail = f"{cores} cores, {platform.machine()} {' '.join(having)}".rstrip()
+    detail = f"{counted(cores, 'core')}, {platform.machine()} {' '.join(having)}".rstrip()
     if known and "avx2" not in flags:
         return Check("cpu", "warning", detail, "Without AVX2, searching and encoding are slow.")
     return Check("cpu", "ok", detail)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compactds.cli.output import clean, warn
+from compactds.cli.output import clean, runnable, warn
 
 FAILED = 1
 WRONG_USE = 2
@@ -70,7 +70,7 @@ def report(error: Exception, *, debug: bool) -> int:
     else:
         message = f"unexpected {type(error).__name__}: {error}"
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    warn(clean(message))
+    warn(runnable(clean(message)))
     if remedy:
-        warn(clean(remedy))
+        warn(runnable(clean(remedy)))
     return code

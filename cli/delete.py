@@ -1,21 +1,21 @@
 """`compactds delete`: documents out of a store."""
 
+import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from compactds.cli.command import Json
-from compactds.cli.output import say, say_json
-from compactds.cli.stores import where_condition
+from compactds.cli.output import program, say, say_json
+from compactds.cli.stores import StoreFolder, where_condition
 
 COMPACT_FROM_SHARE = 0.2
 """From this share of deleted rows on, compacting is suggested."""
 
 
 def delete(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    store: StoreFolder,
     ids: Annotated[
         list[str] | None, typer.Option("--id", help="The id of a document to delete. Repeatable.")
     ] = None,
@@ -30,7 +30,8 @@ def delete(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Delete documents from a store, by id or by a condition, in one step."""
+    """Delete documents from a store, by id or by a condition. All go in one step."""
+    from compactds.configs.sizes import counted
     from compactds.indexer.deleting import delete as delete_documents
 
     if bool(ids) == (where is not None):
@@ -45,7 +46,9 @@ def delete(
     for name in result.missing:
         say(f"not in the store: {name}", fg="yellow")
     what = "would delete" if dry_run else "deleted"
-    say(f"{what} {result.documents:,} documents, {result.passages:,} passages; {result.left:,} are left")
+    gone = f"{counted(result.documents, 'document')}, {counted(result.passages, 'passage')}"
+    say(f"{what} {gone}; {counted(result.left, 'is left', 'are left')}")
     if not dry_run and result.deleted_share >= COMPACT_FROM_SHARE:
         share = f"{result.deleted_share:.0%}"
-        say(f"{share} of the passages on disk are deleted ones; to drop them: compactds compact {store}")
+        command = f"{program()} compact {shlex.quote(str(store))}"
+        say(f"{share} of the passages on disk are deleted ones; to drop them: {command}")

@@ -1,6 +1,7 @@
 """`compactds demo`: the bundled corpus, built, served and asked, from nothing to answers."""
 
 import json
+import shlex
 import sys
 import textwrap
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compactds.cli.build import run
-from compactds.cli.output import clean, say, warn
+from compactds.cli.output import NAME, clean, program, say, warn
 from compactds.cli.serve import curl
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def demo(
     ] = 8080,
     once: Annotated[bool, typer.Option("--once", help="Stop after the answers.")] = False,
 ) -> None:
-    """Build the bundled corpus, serve it, and ask it three questions."""
+    """Build the bundled corpus, serve it and ask it questions."""
     from compactds.configs.recipe import load_recipe
 
     recipe = load_recipe(Path(str(files("compactds.configs") / "demo.toml")))
@@ -57,7 +58,9 @@ def _build(recipe: "Recipe", out: Path) -> "Datastore":
     encoder = load_encoder(EncoderOptions(**recipe.encoder.model_dump()))
     result = run(recipe, out, encoder=encoder)
     if not result.unchanged:
-        warn(f"built {out}: {result.passages:,} passages in {result.seconds:.1f} s")
+        from compactds.configs.sizes import counted
+
+        warn(f"built {out}: {counted(result.passages, 'passage')} in {result.seconds:.1f} s")
     return Datastore.open(out, encoder=encoder)
 
 
@@ -96,21 +99,31 @@ def _ask(url: str) -> None:
 
 def _show_how_to_go_on(url: str, out: Path, *, keeps_serving: bool) -> None:
     question, where = QUESTIONS[-1]
+    command, store = program(), shlex.quote(str(out))
     say()
     say("Try it", bold=True)
     if not keeps_serving:
-        say(f"  compactds serve {out} --port {url.rpartition(':')[2]}   (this server stops now)")
+        say(f"  {command} serve {store} --port {url.rpartition(':')[2]}   # this server stops now")
     say(f"  {url}/docs")
     say(f"  {curl(url, question, where=json.dumps(where))}")
-    say(f'  compactds search {out} "{question}" --where "subject = \'college_physics\' AND year >= 1900"')
-    say("  python:")
-    for line in (
+    say(f'  {command} search {store} "{question}" --where "subject = \'college_physics\' AND year >= 1900"')
+    say()
+    say(f"Or in Python, as {_python(command)} starts it", bold=True)
+    for line in (  # not indented, so that it can be pasted as it is
         "from compactds.clients import Client",
+        "",
+        f"where = {json.dumps(where)}",
         f'with Client("{url}") as store:',
-        f'    for hit in store.search("{question}", k=3, where={where}):',
+        f'    for hit in store.search("{question}", k=3, where=where):',
         "        print(hit.score, hit.passage.title)",
+        "",
     ):
-        say(f"    {line}")
+        say(line)
+
+
+def _python(command: str) -> str:
+    """Return the Python beside this program, which has its packages."""
+    return "python" if command == NAME else shlex.quote(str(Path(sys.argv[0]).with_name("python")))
 
 
 def _on_terminal() -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from compactds.cli.output import warn
+
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 48, 60
 _COLORS = ("#1f5fa8", "#c2521b", "#2f7d4f", "#7a4fa3", "#8a6d1d", "#555555")
@@ -44,6 +46,14 @@ def check_plot(path: Path) -> None:
         raise typer.BadParameter(f"{str(path)!r} does not end in .svg", param_hint="'--plot'")
     if not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r}", param_hint="'--plot'")
+
+
+def draw(chart: Chart, path: Path) -> None:
+    """Write a chart to a file as SVG; without any point, say that there is nothing to draw."""
+    if any(series.points for series in chart.series):
+        path.write_text(svg(chart), encoding="utf-8")
+    else:
+        warn(f"{path} is not written: every search is exact, so there is no curve to draw")
 
 
 def svg(chart: Chart) -> str:

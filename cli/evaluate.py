@@ -79,7 +79,10 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure how well a store retrieves, and what that does for answers."""
+    """Measure how well a store retrieves, and what that is worth.
+
+    Its worth is the share of questions that are answered from what is retrieved.
+    """
     from compactds.clients.evaluation import Asking, Evaluation, Options, to_json, to_markdown, write_run
     from compactds.clients.evaluation.measures import check_depth, parse_measures
     from compactds.clients.evaluation.retrieval import MAX_K

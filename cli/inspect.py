@@ -10,9 +10,10 @@ import typer
 
 from compactds.cli.command import Json
 from compactds.cli.curves import curve_chart, curve_table
-from compactds.cli.drawing import Chart, check_plot, svg, text
+from compactds.cli.drawing import Chart, check_plot, draw, text
 from compactds.cli.ledger import ledger_tables
-from compactds.cli.output import say, say_json, table
+from compactds.cli.output import plain, say, say_json, table
+from compactds.cli.stores import StoreFolder
 
 if TYPE_CHECKING:
     from compactds.datastore.manifest import Manifest
@@ -22,7 +23,7 @@ MEASURED_ROWS = 100_000
 
 
 def inspect(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    store: StoreFolder,
     ledger: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +41,7 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say what a store holds, how it was built, and what it takes on disk and in memory."""
+    """Say what a store holds, how it was built and what it takes."""
     from compactds.datastore.manifest import read_manifest
 
     if plot is not None:
@@ -54,7 +55,7 @@ def inspect(
         _export(store, manifest, ledgers, ledger)
         return
     if plot is not None:
-        plot.write_text(svg(_chart(described)), encoding="utf-8")
+        draw(_chart(described), plot)
     if json:
         say_json({**described, "ledgers": ledgers})
         return
@@ -273,14 +274,10 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         if isinstance(value, list):
             continue
         if isinstance(value, Mapping):
-            lines.append(f"{name}: " + ", ".join(f"{key} {_shown(item)}" for key, item in value.items()))
+            lines.append(f"{name}: " + ", ".join(f"{key} {plain(item)}" for key, item in value.items()))
         else:
-            lines.append(f"{name}: {_shown(value)}")
+            lines.append(f"{name}: {plain(value)}")
     yield "build", lines
-
-
-def _shown(value: Any) -> str:
-    return f"{value:,}" if type(value) is int else str(value)
 
 
 def _encoders(store: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -1,11 +1,18 @@
 """What subcommands print: results on standard output, everything else on standard error."""
 
 import json
+import re
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
+
+NAME = "compactds"
+_COMMAND = re.compile(rf"`{NAME} (?=[a-z])")
 
 
 def say(text: str = "", **style: Any) -> None:
@@ -32,6 +39,33 @@ def say_json(document: Any) -> None:
 def clean(text: str) -> str:
     """Return the text as one line without control characters, so that data cannot drive a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def program() -> str:
+    """Return what starts this program from the user's shell: its name if that is found, or its path."""
+    started, found = sys.argv[0], shutil.which(NAME)
+    if Path(started).name != NAME or (found and Path(found).absolute() == Path(started).absolute()):
+        return NAME
+    return shlex.quote(started)
+
+
+def runnable(text: str) -> str:
+    """Return a text in which commands of this program, in backticks, can be pasted into the user's shell."""
+    return _COMMAND.sub(lambda _: f"`{program()} ", text)
+
+
+def plain(value: Any) -> str:
+    """Return JSON data as words: "true", "1,000", "a, b", "kind flat, passages 101"; "none" for nothing."""
+    if value is None or (isinstance(value, list | Mapping) and not value):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        separator = "; " if any(isinstance(item, Mapping) for item in value) else ", "
+        return separator.join(map(plain, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> list[str]:

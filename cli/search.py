@@ -41,6 +41,8 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a store for passages that answer a question."""
+    from compactds.configs.sizes import counted
+
     condition = where_condition(where)
     options = {} if exclude_overlap is None else {"exclude_overlap_with": _questions(exclude_overlap)}
     with open_store(store, os.environ.get(KEY_VARIABLE)) as engine:
@@ -57,8 +59,12 @@ def search(
         warn("the query is longer than the encoder reads; its end was not used")
     left_out = f"{report.excluded:,} left out for overlap, " if exclude_overlap is not None else ""
     took = sum(report.timings_ms.values())
+    if not report.matching:
+        say("no passage matches the condition", fg="yellow")
+        return
+    matching = counted(report.matching, "matching passage")
     say(
-        f"{len(hits)} of {report.matching:,} matching passages, plan {report.plan}, "
+        f"{len(hits)} of {matching}, plan {report.plan}, "
         f"{report.candidates:,} scored exactly, {left_out}{took:.1f} ms",
         dim=True,
     )
@@ -78,7 +84,7 @@ def _show(hit: Any) -> None:
     facts = [
         passage.id,
         passage.source,
-        *(f"{name}={_short(value)}" for name, value in passage.attributes.items()),
+        *(f"{name}={_short(value)}" for name, value in passage.attributes.items() if value != []),
     ]
     say("   " + "  ".join(fact for fact in facts if fact), dim=True)
     snippet = textwrap.shorten(clean(passage.text), _SNIPPET_CHARACTERS, placeholder=" …")

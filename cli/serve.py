@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compactds.cli.output import say, warn
+from compactds.cli.stores import StoreFolder
 
 if TYPE_CHECKING:
     from compactds.server.settings import ServerSettings
@@ -17,7 +18,7 @@ KEY_VARIABLE = "COMPACTDS_SERVE_API_KEY"
 
 
 def serve(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    store: StoreFolder,
     host: Annotated[
         str | None,
         typer.Option(help=f"The address to bind [127.0.0.1]; others need a key in {KEY_VARIABLE}."),
@@ -32,7 +33,7 @@ def serve(
 ) -> None:
     """Serve a store over HTTP until Ctrl-C."""
     settings = server_settings(config, {"host": host, "port": port})
-    from compactds.configs.sizes import format_bytes
+    from compactds.configs.sizes import counted, format_bytes
     from compactds.datastore import Datastore
     from compactds.datastore.manifest import read_manifest
     from compactds.server.run import bind
@@ -41,7 +42,8 @@ def serve(
     bind(settings).close()  # a port in use is told before a large index is read
     manifest = read_manifest(store)
     needed = sum(segment.index.ram_bytes for segment in manifest.segments)
-    warn(f"{manifest.name}: {manifest.passages:,} passages; the index takes {format_bytes(needed)} of memory")
+    passages = counted(manifest.passages, "passage")
+    warn(f"{manifest.name}: {passages}; the index takes {format_bytes(needed)} of memory")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("compactds").setLevel(logging.INFO)
 

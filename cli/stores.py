@@ -1,18 +1,35 @@
 """What subcommands that search share: stores by folder or URL, where conditions, early checks."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 KEY_VARIABLE = "COMPACTDS_API_KEY"
+_ADDRESS = re.compile(r"(?:(?P<host>[\w.-]+|\[[\da-fA-F:]+\])?:)?(?P<port>\d{1,5})(?P<path>/\S*)?")
+_URL = re.compile(r"https?:/", re.IGNORECASE)
+
+
+def check_folder(path: Path | None) -> Path | None:
+    """Refuse a URL where a folder is needed."""
+    if path is not None and _URL.match(str(path)):
+        raise typer.BadParameter("it takes the folder of a store; this is the URL of a server")
+    return path
+
+
+StoreFolder = Annotated[
+    Path, typer.Argument(metavar="STORE", help="The folder of a store.", callback=check_folder)
+]
 
 
 def open_store(store: str, api_key: str | None) -> AbstractContextManager[Any]:
     """Return the store in a folder, its encoders not loaded yet, or a server's if it is a URL."""
     if "://" not in store:
+        _check_no_address(store)
         from compactds.datastore import Datastore
 
         return Datastore.open(store)
@@ -23,6 +40,15 @@ def open_store(store: str, api_key: str | None) -> AbstractContextManager[Any]:
         return Client(store, api_key=api_key or None)
     except BadRequestError as error:
         raise typer.BadParameter(str(error), param_hint="'STORE'") from error
+
+
+def _check_no_address(store: str) -> None:
+    """Refuse `localhost:8080` and the like, unless there is such a folder: a server is named by its URL."""
+    address = _ADDRESS.fullmatch(store)
+    if address is None or Path(store).exists():
+        return
+    url = f"http://{address['host'] or 'localhost'}:{address['port']}{address['path'] or ''}"
+    raise typer.BadParameter(f"there is no folder {store!r}; for a server, write {url}", param_hint="'STORE'")
 
 
 def check_search(

@@ -45,7 +45,10 @@ def train_filter(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train the filter learned_quality on your examples, and say how well it tells them apart."""
+    """Train the filter learned_quality on your examples.
+
+    It says how well it tells held-out ones apart.
+    """
     from compactds.filters.corpus.quality_training import TrainingSettings, train_quality_model
     from compactds.indexer.quality_encoder import QualityEncoder
 

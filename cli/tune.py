@@ -10,9 +10,10 @@ import typer
 
 from compactds.cli.command import Json
 from compactds.cli.curves import curve_chart, curve_table
-from compactds.cli.drawing import Chart, Series, check_plot, svg, text
+from compactds.cli.drawing import Chart, Series, check_plot, draw, text
 from compactds.cli.output import say, say_json, table
 from compactds.cli.progress import progress
+from compactds.cli.stores import check_folder
 
 if TYPE_CHECKING:
     from compactds.datastore.advisor import CodeMeasure
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 def tune(
     store: Annotated[
         Path | None,
-        typer.Argument(metavar="[STORE]", help="The folder of a store; not needed with --vectors."),
+        typer.Argument(
+            metavar="STORE", help="The folder of a store; not needed with --vectors.", callback=check_folder
+        ),
     ] = None,
     queries: Annotated[
         Path | None,
@@ -42,7 +45,10 @@ def tune(
     plot: Annotated[Path | None, typer.Option(help="Draw what is shown into this .svg file.")] = None,
     json: Json = False,
 ) -> None:
-    """Calibrate a store's index anew, for queries of your own, or compare codes on your vectors."""
+    """Calibrate a store for your own queries, or compare codes.
+
+    Codes are compared on vectors, of the store or your own, and nothing is changed.
+    """
     _check(store, queries, vectors, codes=codes)
     if plot is not None:
         check_plot(plot)
@@ -84,8 +90,7 @@ def _calibrate(store: Path, queries: Path | None, plot: Path | None, *, dry_run:
     else:
         _show(segments, dry_run=dry_run)
     if plot is not None:
-        chart = curve_chart(manifest.name, _curves(segments))
-        plot.write_text(svg(chart), encoding="utf-8")
+        draw(curve_chart(manifest.name, _curves(segments)), plot)
 
 
 def _own_queries(path: Path, store: Path, manifest: "Manifest") -> "OwnQueries":
@@ -158,6 +163,8 @@ def _show(segments: Sequence["TunedSegment"], *, dry_run: bool) -> None:
                 say(f"  {line}")
         given = ", ".join(f"{asked:g} → {recall:.3f}" for asked, recall in segment.delivered.items())
         say(f"what the old curve gives these queries, asked → given: {given}")
+    if not any(segment.after.calibration for segment in segments):
+        return
     say("the old curve stays" if dry_run else "the new curve is kept", fg="yellow" if dry_run else "green")
 
 
@@ -192,7 +199,7 @@ def _codes(store: Path | None, path: Path | None, plot: Path | None, *, json: bo
         for line in text(chart):
             say(line)
     if plot is not None:
-        plot.write_text(svg(chart), encoding="utf-8")
+        draw(chart, plot)
 
 
 def _sampled(store: Path | None, path: Path | None) -> tuple[int, "Vectors"]:

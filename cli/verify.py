@@ -1,19 +1,18 @@
 """`compactds verify`: check every file of a store."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from compactds.cli.command import FAILED, Json
-from compactds.cli.output import say, say_json
+from compactds.cli.output import runnable, say, say_json
+from compactds.cli.stores import StoreFolder
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    store: StoreFolder,
     json: Json = False,
 ) -> None:
-    """Check every checksum and file of a store; exit with 1 if anything is wrong."""
+    """Check every checksum and file of a store. The exit code is 1 if anything is wrong."""
+    from compactds.configs.sizes import counted
     from compactds.datastore.verify import verify as find_problems
 
     problems = find_problems(store)
@@ -21,8 +20,8 @@ def verify(
         say_json({"store": str(store), "ok": not problems, "problems": problems})
     elif problems:
         for problem in problems:
-            say(problem, fg="red")
-        say(f"problems: {len(problems)}; build the store again, or restore it from a copy")
+            say(runnable(problem), fg="red")
+        say(f"{counted(len(problems), 'problem')}; build the store again, or restore it from a copy")
     else:
         say(f"{store} is whole", fg="green")
     if problems:

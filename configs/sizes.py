@@ -1,4 +1,4 @@
-"""Amounts of memory and disk as people write them: "512MB", "2 GiB"."""
+"""Amounts as people write them: of memory and disk, "512MB", and of things, "1 document"."""
 
 import re
 
@@ -44,3 +44,8 @@ def format_bytes(size: float) -> str:
         if abs(size) < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} TB"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with what is counted: "1 document", "2,000 documents"; `many` is `one` and an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

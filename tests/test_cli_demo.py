@@ -4,7 +4,9 @@ import importlib
 import json
 import re
 import socket
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +65,9 @@ def test_three_questions_are_answered_and_a_second_run_builds_nothing(tmp_path):
     for example in (f"{url}/docs", f"curl -s {url}/v1/search", f'with Client("{url}") as store:'):
         assert example in done.stdout
     assert "built demo-store: 4 passages" in done.stderr
+    snippet = done.stdout[done.stdout.index("from compactds.clients") :]
+    compile(snippet, "pasted", "exec")  # not indented
+    assert max(map(len, snippet.splitlines())) <= 100
 
     again = run("--port", "0")  # no terminal: it stops by itself
     assert again.exit_code == 0
@@ -87,6 +92,16 @@ def test_a_taken_port_is_replaced_and_a_terminal_keeps_it_serving(monkeypatch):
     assert f"127.0.0.1:{port}" not in done.stdout
     assert "Serving until Ctrl-C." in done.stdout
     assert done.stderr.endswith("stopped\n")
+
+
+def test_what_to_go_on_with_is_printed_as_the_user_started_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/compactds"])
+    monkeypatch.setenv("PATH", "")
+    demo._show_how_to_go_on("http://127.0.0.1:1", Path("a b"), keeps_serving=False)
+    printed = capsys.readouterr().out
+    assert "  .venv/bin/compactds serve 'a b' --port 1 " in printed
+    assert "  .venv/bin/compactds search 'a b' " in printed
+    assert "Or in Python, as .venv/bin/python starts it" in printed
 
 
 def test_nothing_but_a_terminal_counts_as_one():

@@ -51,7 +51,7 @@ def test_add_says_what_the_store_holds_now(store, tmp_path):
     answer = json.loads(done.stdout)
     assert (answer["documents"], answer["replaced"], answer["total_documents"]) == (2, 1, 14)
     done = run("add", store, write(tmp_path / "more.jsonl", range(3, 4)), "--replace")
-    assert "1 documents replaced" in done.output
+    assert "1 document replaced" in done.output
 
 
 def test_add_refuses_what_is_held_and_what_makes_no_sense(store, tmp_path):
@@ -93,7 +93,7 @@ def test_compact_says_what_it_did(store):
     assert "compact already" in run("compact", store).output
     run("delete", store, "--id", "d1")
     done = run("compact", store)
-    assert "1 segment, 1 deleted passages dropped" in done.output
+    assert "1 segment, 1 deleted passage dropped" in done.output
     run("delete", store, "--id", "d2")
     assert json.loads(run("compact", store, "--json", "--memory", "1MB").stdout)["dropped"] == 1
     assert run("compact", store.parent / "none").exit_code == 1

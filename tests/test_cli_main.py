@@ -37,6 +37,13 @@ def failing(error):
     return failing_app
 
 
+def test_the_help_on_each_subcommand_is_whole():
+    for line in run("--help").stdout.split("Commands:\n")[1].splitlines():
+        assert line.endswith("."), line
+        assert "..." not in line
+        assert len(line) <= 80
+
+
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in SUBCOMMANDS)])
 def test_help_loads_nothing_heavy(arguments):
     program = f"""

@@ -100,6 +100,12 @@ def test_questions_of_a_file_are_excluded(tmp_path, store):
     assert "left out" not in run(store, "why?").stdout
 
 
+def test_a_condition_that_nothing_matches_is_told(monkeypatch):
+    none = Hits([], SearchReport("none", 0, 0, {}))
+    monkeypatch.setattr(Engine, "search", lambda self, query, **options: none)
+    assert run("store", "why?", "--where", "year > 3000").stdout == "no passage matches the condition\n"
+
+
 def test_a_file_without_questions_is_refused(tmp_path):
     done = run("store", "why?", "--exclude-overlap", tmp_path / "none.jsonl")
     assert done.exit_code != 0
@@ -131,7 +137,7 @@ def test_a_condition_is_sql_or_json(where, condition):
     ("arguments", "message"),
     [
         (["store", "why?", "--where", '{"year": '], "not JSON"),
-        (["store", "why?", "--where", '{"a":' * 100_000], "not JSON"),
+        (["store", "why?", "--where", '{"a":' * 100_000], "nested deeper than 64 levels"),
         (["store", "why?", "-k", "0"], "-k"),
         (["store", "why?", "--recall", "1.5"], "--recall"),
         (["store", "why?", "--candidates", "0"], "--candidates"),

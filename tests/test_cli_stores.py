@@ -144,13 +144,42 @@ class TestVerify:
         done = run("verify", damaged)
         assert done.exit_code == 1
         assert "exact." in done.stdout.splitlines()[0]
-        assert done.stdout.splitlines()[-1] == "problems: 1; build the store again, or restore it from a copy"
+        assert done.stdout.splitlines()[-1] == "1 problem; build the store again, or restore it from a copy"
         done = run("verify", damaged, "--json")
         assert done.exit_code == 1
         assert not json.loads(done.stdout)["ok"]
 
     def test_a_folder_without_a_store_fails(self, tmp_path):
         assert run("verify", tmp_path).exit_code == 1
+
+
+class TestWhereAServerIsNamed:
+    @pytest.mark.parametrize(
+        ("store", "url"),
+        [
+            ("localhost:8080", "http://localhost:8080"),
+            ("127.0.0.1:80/api", "http://127.0.0.1:80/api"),
+            ("[::1]:80", "http://[::1]:80"),
+            (":8080", "http://localhost:8080"),
+            ("8080", "http://localhost:8080"),
+        ],
+    )
+    def test_an_address_without_its_scheme_is_told_how_to_be_written(self, store, url):
+        for arguments in (["search", store, "why?"], ["evaluate", store, "--task", "demo"]):
+            done = run(*arguments)
+            assert done.exit_code == 2
+            assert f"there is no folder {store!r}; for a server, write {url}" in done.stderr
+
+    def test_a_folder_of_such_a_name_is_a_folder(self, store, tmp_path, monkeypatch):
+        shutil.copytree(store, tmp_path / "host:8080")
+        monkeypatch.chdir(tmp_path)
+        assert "for a server" not in run("search", "host:8080", "why?").stderr
+
+    @pytest.mark.parametrize("command", ["inspect", "verify", "serve", "compact", "delete", "tune", "diff"])
+    def test_a_url_is_no_folder(self, command):
+        done = run(command, "http://127.0.0.1:1", *(["other"] if command == "diff" else []))
+        assert done.exit_code == 2
+        assert "it takes the folder of a store; this is the URL of a server" in done.stderr
 
 
 class TestServe:

@@ -151,7 +151,10 @@ class TestTune:
         build(recipe, tmp_path / "flat")
         done = run("tune", tmp_path / "flat", "--plot", tmp_path / "c.svg")
         assert done.exit_code == 0
-        assert "nothing to calibrate" in done.stdout
+        assert done.stdout.endswith("every search is exact; there is nothing to calibrate\n")
+        run("inspect", tmp_path / "flat", "--plot", tmp_path / "c.svg")
+        assert not (tmp_path / "c.svg").exists()
+        assert "there is no curve to draw" in done.stderr
 
     def test_a_picture_is_drawn(self, store, inputs, tmp_path):
         run("tune", store, "--queries", inputs / "q.npy", "--dry-run", "--plot", tmp_path / "c.svg")

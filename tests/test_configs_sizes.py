@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactds.configs.errors import InvalidValueError
-from compactds.configs.sizes import format_bytes, parse_bytes
+from compactds.configs.sizes import counted, format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,9 @@ def test_sizes_are_shown_in_thousands(size, text):
 @given(st.integers(1, 10**14))
 def test_what_is_shown_parses_to_nearly_the_same(size):
     assert abs(parse_bytes(format_bytes(size)) - size) <= 0.06 * size
+
+
+def test_one_thing_is_not_called_many():
+    shown = [counted(count, "document") for count in (0, 1, 2, 1000)]
+    assert shown == ["0 documents", "1 document", "2 documents", "1,000 documents"]
+    assert [counted(count, "query is", "queries are") for count in (1, 2)] == ["1 query is", "2 queries are"]
