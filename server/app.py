@@ -1,6 +1,6 @@
 """Put the app together: routes over one engine, errors as problems, limits around them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -28,6 +28,11 @@ returned. Errors are RFC 9457 problem details (`application/problem+json`) with 
 offending `value` and a `remedy`. `GET /v1/store` tells fields, encoders and limits.
 """
 
+_REFUSALS = {
+    "_401": "The API key is missing or another; only where the server has one.",
+    "_421": "The Host header does not name this machine; only where the server has no API key.",
+}
+
 
 def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> FastAPI:
     """Return the app that serves `engine`; opening and closing the engine is the caller's.
@@ -53,12 +58,12 @@ def create_app(engine: SearchEngine, settings: ServerSettings | None = None) -> 
         Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
     ]
     # KeyCheck admits or refuses; the schemes only make the documentation say so.
-    guards: dict[str, Any] = {}
+    guards: dict[str, Any] = {"responses": problems(**_REFUSALS)}
     if settings.api_key is not None:
-        guards = {"dependencies": schemes, "responses": problems(_401="The API key is missing or another.")}
+        guards["dependencies"] = schemes
     app.include_router(router, **guards)
     app.include_router(compatible.router, **guards)
-    app.include_router(health_router)
+    app.include_router(health_router, responses=problems(_421=_REFUSALS["_421"]))
     app.add_exception_handler(HTTPException, handle_http_error)
     app.add_exception_handler(RequestValidationError, handle_invalid_body)
     app.add_exception_handler(CompactdsError, handle_engine_error)
@@ -91,8 +96,17 @@ def _with_problems(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[
             schemas.pop(name, None)
         for operations in document["paths"].values():
             for operation in operations.values():
+                _show_examples(operation, schemas)
                 if "application/json" in operation["responses"].get("422", {}).get("content", {}):
                     del operation["responses"]["422"]
         return document
 
     return openapi
+
+
+def _show_examples(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
+    """Put the examples of a body's schema where pages that send requests look for them."""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    for example in schemas.get(name, {}).get("examples", ())[:1]:
+        body["example"] = example

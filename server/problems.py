@@ -79,7 +79,8 @@ def problem_response(problem: HTTPException, scope: Scope) -> Response:
         "request_id": request_id(scope),
     }
     headers = dict(problem.headers or {})
-    return Response(orjson.dumps(content), status, headers, media_type=PROBLEM_TYPE)
+    body = orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+    return Response(body, status, headers, media_type=PROBLEM_TYPE)
 
 
 def problem_of(error: CompactdsError, scope: Scope) -> ProblemError:

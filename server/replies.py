@@ -9,8 +9,10 @@ from compactds.datastore.records import Hits
 
 
 def json_response(content: Any, status: int = 200) -> Response:
-    """Return a JSON response; records are taken as they are."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
+    """Return a JSON response, which ends with a line break for terminals; records are taken as they are."""
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), status, media_type="application/json"
+    )
 
 
 def hits_content(hits: Hits, explain: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The routes under /v1, and the health checks."""
 
 import time
+from importlib.metadata import version
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -128,6 +129,21 @@ def facets(body: FacetsBody, engine: Engine) -> Response:
 def describe(engine: Engine, settings: Settings) -> Response:
     """Return what the store is (counts, schema, encoders, index, sizes) and the limits on requests."""
     return json_response({**engine.describe(), "limits": settings.limits()})
+
+
+@health_router.get("/", include_in_schema=False)
+async def links() -> Response:
+    """Say what answers here, and where its routes are described."""
+    return json_response(
+        {
+            "title": "compactds",
+            "version": version("compactds"),
+            "search": "/v1/search",
+            "store": "/v1/store",
+            "documentation": "/docs",
+            "openapi": "/openapi.json",
+        }
+    )
 
 
 @health_router.head("/healthz", include_in_schema=False)

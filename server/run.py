@@ -120,7 +120,8 @@ def check_key(settings: ServerSettings, address: str) -> None:
         raise KeyRequiredError(
             f"host {settings.host!r} can be reached from other machines, and there is no API key.",
             value=settings.host,
-            remedy="Set an API key, or bind 127.0.0.1.",
+            remedy="Set an API key, in the variable COMPACTDS_SERVE_API_KEY or as api_key in a file for "
+            "--config (from Python: ServerSettings(api_key=…)), or bind 127.0.0.1.",
         )
 
 

@@ -211,7 +211,9 @@ class TestServe:
         monkeypatch.delenv("COMPACTDS_SERVE_API_KEY", raising=False)
         done = run("serve", store, "--host", "0.0.0.0", "--port", "0")
         assert done.exit_code == 1
-        assert "API key" in done.stderr
+        assert (
+            "Set an API key, in the variable COMPACTDS_SERVE_API_KEY or as api_key in a file" in done.stderr
+        )
 
     def test_a_port_in_use_is_told(self, store):
         with socket.socket() as taken:

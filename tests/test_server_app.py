@@ -725,7 +725,9 @@ def test_an_absurd_announced_length_is_a_413(engine, length):
 # The key
 
 
-@pytest.mark.parametrize("path", ["/v1/store", "/docs", "/openapi.json", "/nothing", "/v1/passages/sky%230"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/store", "/docs", "/openapi.json", "/nothing", "/v1/passages/sky%230"]
+)
 def test_without_the_key_everything_is_closed(engine, path):
     http = limited(engine, api_key="sesame")
     response = http.get(path)
@@ -967,10 +969,33 @@ def test_openapi_describes_every_operation_key_and_problem(http):
 
 def test_the_examples_in_openapi_are_taken(http):
     document = http.get("/openapi.json").json()
-    for path in ("/v1/search", "/search"):
-        name = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        for example in document["components"]["schemas"][name.rpartition("/")[2]]["examples"]:
-            assert http.post(path, json=example).status_code == 200
+    for path in ("/v1/search", "/v1/count", "/search"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert http.post(path, json=body["example"]).status_code == 200
+    facets = document["paths"]["/v1/facets"]["post"]["requestBody"]["content"]["application/json"]
+    assert facets["example"]["fields"] == ["subject", "year"]
+
+
+@pytest.mark.parametrize("api_key", [None, "sesame"])
+def test_openapi_says_when_a_request_is_refused_whatever_it_asks(engine, api_key):
+    paths = create_app(engine, ServerSettings(api_key=api_key)).openapi()["paths"]
+    for path, operations in paths.items():
+        for operation in operations.values():
+            assert "421" in operation["responses"], path
+            assert ("401" in operation["responses"]) == (path not in ("/healthz", "/readyz")), path
+
+
+def test_the_root_links_to_what_answers(http):
+    links = http.get("/").json()
+    assert links["title"] == "compactds"
+    for name in ("store", "documentation", "openapi"):
+        assert http.get(links[name]).status_code == 200
+    assert http.post(links["search"], json={"query": "sky"}).status_code == 200
+
+
+def test_an_answer_ends_with_a_line_break_for_terminals(http):
+    assert http.get("/v1/store").text.endswith("}\n")
+    assert http.get("/nothing").text.endswith("}\n")
 
 
 def test_the_documentation_page_is_there(http):
