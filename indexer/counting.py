@@ -41,7 +41,8 @@ def count_records(options: SourceOptions, files: Sequence[InputFile]) -> RecordC
     if options.is_hub_dataset:
         if limit is None:
             raise BuildError(
-                f"how many records {options.path} has is not known before it is read.",
+                f"{options.no_such_path}How many records the dataset {options.path} has is not known before "
+                "it is read.",
                 value=options.path,
                 remedy="Set max_documents for this source in a recipe to plan with so many.",
             )

@@ -140,7 +140,9 @@ class TestPaths:
             read("a\0b.jsonl")
 
     def test_of_unknown_suffix_need_a_format(self, tmp_path):
-        with pytest.raises(SourceError, match=r"unknown suffix '\.log'"):
+        with pytest.raises(
+            SourceError, match=r"suffix '\.log'.* in a recipe, under \[\[sources\]\]: format = "
+        ):
             read_file(tmp_path, "a.log", "x")
         assert read_file(tmp_path, "a.log", "x", format="text")[0].text == "x"
 
@@ -191,6 +193,27 @@ class TestText:
     def test_is_refused_if_it_is_binary(self, tmp_path, data):
         with pytest.raises(RecordError, match=r"a\.txt: binary data, not text"):
             read_file(tmp_path, "a.txt", data)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"\xff\xfe\x00\x01garbage\x00\x9c",
+            b"\xef\xbb\xbf" + b"na\xefve \xe9t\xe9 " * 9,
+            b"\xff\xfe" + bytes(np.random.default_rng(1).integers(0, 256, 4000, np.uint8)),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html"])
+    def test_is_refused_if_nothing_decodes_it(self, tmp_path, name, data):
+        with pytest.raises(RecordError, match=rf"{name}: binary data, or text in an encoding .*--skip-inv"):
+            read_file(tmp_path, name, data)
+        documents, rejected = skipped(tmp_path)
+        assert (documents, len(rejected)) == ([], 1)
+
+    @pytest.mark.parametrize(
+        "text", ["\x1b[1mbold\x1b[0m", "a\ufffd" + "word " * 9, "\ue000\ue001 icons", "é\x85"]
+    )
+    def test_stays_if_little_of_it_is_odd(self, tmp_path, text):
+        assert read_file(tmp_path, "a.txt", text)[0].text == text
 
     def test_is_refused_if_it_is_empty_or_too_large(self, tmp_path, monkeypatch):
         with pytest.raises(RecordError, match=r"a\.txt: the text in 'text' is empty"):
@@ -511,7 +534,7 @@ class TestCsv:
             (b"text\n\xff\n", ":2: invalid UTF-8"),
             (b'text\n"open\n', ":2: invalid csv: unexpected end of data"),
             (b'text\n"a"b\n', ":2: invalid csv"),
-            (b"id,text\n1,\n", ":2: no text"),
+            (b"id,text\n1,\n", ":2: the text in 'text' is empty"),
         ],
     )
     def test_broken_rows_are_refused(self, tmp_path, data, reason):
@@ -710,8 +733,13 @@ class TestHub:
 
     def test_without_the_package_the_extra_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasets", None)
-        with pytest.raises(SourceError, match=r"pip install 'compactds\[huggingface\]'"):
+        with pytest.raises(SourceError, match=r"^reading a .*python -m pip install 'compactds\[huggingf"):
             read("hf:owner/name")
+
+    def test_a_path_that_is_missing_is_said_before_the_package(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(SourceError, match=r"^There is no file or folder 'mistyped/repo' here\. Reading"):
+            read("mistyped/repo")
 
     @pytest.mark.parametrize("error", [ValueError("no config"), OSError("offline"), RuntimeError()])
     def test_what_goes_wrong_at_the_hub_is_told(self, monkeypatch, error):
@@ -720,7 +748,7 @@ class TestHub:
 
         self.install(monkeypatch, load_dataset)
         with pytest.raises(
-            SourceError, match=r"owner/name\[train\] cannot be read: .*no file or folder 'owner/name'"
+            SourceError, match=r"no file or folder 'owner/name' here\. hf:owner/name\[train\] cannot be read"
         ):
             read("owner/name")
 

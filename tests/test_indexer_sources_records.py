@@ -99,7 +99,7 @@ class TestFields:
         ("record", "reason"),
         [
             ({"id": "a"}, "no text: 'text' or 'contents' or 'content' or 'body' is missing"),
-            ({"text": None}, "no text"),
+            ({"text": None}, "the text in 'text' is empty"),
             ({"text": ""}, "the text in 'text' is empty"),
             ({"text": " \n\u00a0"}, "the text in 'text' is empty"),
             ({"text": "\x00"}, "the text in 'text' is empty"),
@@ -123,6 +123,38 @@ class TestFields:
     )
     def test_broken_records_are_refused(self, tmp_path, record, reason):
         assert reason in refused(tmp_path, record)
+
+    def test_what_a_record_has_instead_of_text_is_listed(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text('{"id": 1, "txet": "x", "year": 2001}')
+        with pytest.raises(RecordError) as caught:
+            list(read_documents(SourceOptions(str(tmp_path / "a.jsonl"))))
+        assert caught.value.remedy == (
+            "Correct it, or pass --skip-invalid to leave such records out. The record has id, txet, year. "
+            "If another key holds the text, name it in a recipe, under [[sources]]: "
+            'fields = { text = "txet" }.'
+        )
+
+    @pytest.mark.parametrize(
+        ("record", "remedy"),
+        [
+            ({}, "The record has no keys."),
+            ({f"k{n:02}": 1 for n in range(30)}, "k18, k19 and 10 more."),
+            ({"k\ud800" * 99: 1}, "…. If"),
+        ],
+    )
+    def test_odd_records_are_listed_too(self, tmp_path, record, remedy):
+        (tmp_path / "a.jsonl").write_text(json.dumps(record))
+        with pytest.raises(RecordError) as caught:
+            list(read_documents(SourceOptions(str(tmp_path / "a.jsonl"))))
+        assert remedy in caught.value.remedy
+        caught.value.remedy.encode()
+
+    def test_a_vector_that_is_missing_is_named_by_its_flag(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text('{"text": "x", "vectr": [1.0]}')
+        with pytest.raises(
+            RecordError, match=r"'vector' is missing.*Name the key with --vector-field vectr\."
+        ):
+            list(read_documents(SourceOptions(str(tmp_path / "a.jsonl"), fields={"vector": "vector"})))
 
     def test_an_id_of_512_characters_fits(self, tmp_path):
         assert read_one(tmp_path, {"id": "i" * 512, "text": "x"}).id == "i" * 512

@@ -1,6 +1,7 @@
 """Turn the bytes of text files into text, and tell binary data from text."""
 
 import codecs
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ _MARKS = (  # UTF-32 before UTF-16: their little-endian marks begin alike
 _LOOKED_AT_BYTES = 1 << 16
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b\v")) + b"\x7f"
 _MAX_CONTROL_SHARE = 0.05
+_PLAIN_CONTROLS = frozenset("\t\n\r\f\x1b\v\x85")
+_GARBAGE = frozenset({"Cc", "Cn", "Cs", "So"})  # controls, what Unicode does not have, halves, U+FFFD
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,25 @@ def is_binary(data: bytes) -> bool:
     if head.startswith(_BINARY_STARTS) or b"\x00" in head:
         return True
     return len(head) - len(head.translate(None, _CONTROLS)) > _MAX_CONTROL_SHARE * len(head)
+
+
+def is_garbled(text: str) -> bool:
+    """Tell whether what was decoded is no text: it was binary data, or in another encoding than it says.
+
+    More than a twentieth of its beginning is then controls, U+FFFD or what Unicode does not have. Characters
+    for private use count where there are such as well; alone, they are somebody's own.
+    """
+    head = text[:_LOOKED_AT_BYTES]
+    odd = {one: _kind(one) for one in set(head) if one == "\ufffd" or not one.isprintable()}
+    if not _GARBAGE & set(odd.values()):
+        return False
+    wrong = {one for one, kind in odd.items() if kind in _GARBAGE or kind == "Co"}
+    return sum(one in wrong for one in head) > _MAX_CONTROL_SHARE * len(head)
+
+
+def _kind(character: str) -> str:
+    """Return the category of a character, that of a space for controls that plain text has."""
+    return "Zs" if character in _PLAIN_CONTROLS else unicodedata.category(character)
 
 
 def decode(data: bytes, declared: str = "") -> tuple[str, bool]:

@@ -67,7 +67,8 @@ def _single_file(path: Path, options: SourceOptions) -> InputFile:
             raise SourceError(
                 f"{path} has the unknown suffix {suffix!r}.",
                 value=str(path),
-                remedy=f"Name its format: {', '.join(FORMATS)}. Known suffixes are {' '.join(SUFFIXES)}.",
+                remedy=f"Known suffixes are {' '.join(SUFFIXES)}. For another one, name the format in "
+                f'a recipe, under [[sources]]: format = "text", or one of {", ".join(FORMATS)}.',
             )
         kind = SUFFIXES[suffix]
     return _input_file(path, path.name, kind, in_folder=False)

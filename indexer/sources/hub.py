@@ -55,9 +55,12 @@ def read_hub(options: SourceOptions, shape: DocumentShape) -> Iterator[Record]:
         import datasets
     except ImportError:
         raise SourceError(
-            "reading a Hugging Face dataset needs the package 'datasets'.",
+            f"{options.no_such_path}Reading it as a Hugging Face dataset needs the package 'datasets'."
+            if options.no_such_path
+            else "reading a Hugging Face dataset needs the package 'datasets'.",
             value=options.path,
-            remedy="Run: pip install 'compactds[huggingface]'.",
+            remedy=f"{'Check the path, or run' if options.no_such_path else 'Run'}: "
+            "python -m pip install 'compactds[huggingface]'.",
         ) from None
     name = options.path.removeprefix("hf:")
     place = f"hf:{name}[{options.split}]"
@@ -83,11 +86,8 @@ def read_hub(options: SourceOptions, shape: DocumentShape) -> Iterator[Record]:
 
 def _unavailable(options: SourceOptions, place: str, error: Exception) -> SourceError:
     reason = " ".join(str(error).split())[:500] or type(error).__name__
-    is_path = (
-        "" if options.path.startswith("hf:") else f" There is no file or folder {options.path!r} either."
-    )
     return SourceError(
-        f"{place} cannot be read: {reason}.{is_path}",
+        f"{options.no_such_path}{place} cannot be read: {reason}.",
         value=options.path,
         remedy="Check the name, the configuration, the split, the revision, and the network.",
     )

@@ -50,6 +50,16 @@ class SourceOptions:
         return self.format == "auto" and is_hub_name(self.path)
 
     @property
+    def is_hub_by_looks(self) -> bool:
+        """Tell whether this is taken for a Hugging Face dataset because there is no such file or folder."""
+        return self.is_hub_dataset and self.format == "auto" and not self.path.startswith("hf:")
+
+    @property
+    def no_such_path(self) -> str:
+        """Return a sentence about a path that is read as a dataset for want of a folder, "" for others."""
+        return f"There is no file or folder {self.path!r} here. " if self.is_hub_by_looks else ""
+
+    @property
     def source_name(self) -> str:
         """Return the source of documents that name none: `name`, else the path's without suffix."""
         if self.name:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Container, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from compactds.indexer.sources.options import FIELDS, SKIP_REMEDY, InputFile, Re
 from compactds.indexer.sources.values import attribute_value, clean_text, flatten
 
 MAX_ID_CHARACTERS = 512
+_SHOWN_KEYS = 20
+_SHOWN_CHARACTERS = 60
 _UNSAFE_IN_ID = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 RECORD_KEYS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "_id", "doc_id", "document_id"),
@@ -52,7 +55,7 @@ class DocumentShape:
                 raise SourceError(
                     f"{origin} has no column {' or '.join(map(repr, keys))} for {name}.",
                     value=sorted(known),
-                    remedy=f"Name the right one in `fields`; the columns are: {', '.join(sorted(known))}.",
+                    remedy=f"The columns are: {_listed(sorted(known))}. {_naming(name, keys, sorted(known))}",
                 )
 
     def columns(self, available: Iterable[str]) -> list[str] | None:
@@ -125,7 +128,7 @@ class DocumentShape:
         key, value = self._find(values, "id")
         if value is None:
             if "id" in self._named:
-                raise _missing("id", self._keys["id"], origin)
+                raise _missing("id", self._keys["id"], values, origin)
             return key, ""
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise _wrong_type("id", key, value, "a string or an integer", origin)
@@ -143,10 +146,12 @@ class DocumentShape:
 
     def _text(self, values: Mapping[str, Any], origin: str) -> tuple[str | None, str]:
         key, value = self._find(values, "text")
-        if value is None and (key is None or not self._allow_empty_text):
-            raise _missing("text", self._keys["text"], origin)
-        if value is None:
+        if value is None and key is None:
+            raise _missing("text", self._keys["text"], values, origin)
+        if value is None and self._allow_empty_text:
             return key, ""
+        if value is None:
+            raise RecordError(f"the text in {key!r} is empty", origin=origin, remedy=SKIP_REMEDY)
         if not isinstance(value, str):
             raise _wrong_type("text", key, value, "a string", origin)
         text = clean_text(value)
@@ -170,7 +175,7 @@ class DocumentShape:
             return None
         value = values.get(self.vector_key)
         if value is None:
-            raise _missing("vector", (self.vector_key,), origin)
+            raise _missing("vector", (self.vector_key,), values, origin)
         try:
             with np.errstate(over="ignore"):
                 vector = np.asarray(value).astype(np.float32, casting="same_kind")
@@ -204,12 +209,35 @@ def record_keys(options: SourceOptions) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _missing(field: str, keys: tuple[str, ...], origin: str) -> RecordError:
+def _missing(field: str, keys: tuple[str, ...], values: Mapping[str, Any], origin: str) -> RecordError:
+    known = sorted(str(key) for key in values)
+    has = f"The record has {_listed(known)}." if known else "The record has no keys."
     return RecordError(
         f"no {field}: {' or '.join(map(repr, keys))} is missing",
         origin=origin,
-        remedy=f"{SKIP_REMEDY} If another key holds the {field}, name it in `fields`.",
+        remedy=f"{SKIP_REMEDY} {has} {_naming(field, keys, known)}",
     )
+
+
+def _naming(field: str, keys: Iterable[str], known: list[str]) -> str:
+    """Return how to say which key holds a field, with the one that looks most like it."""
+    near = [found for key in keys for found in get_close_matches(key, known, n=1, cutoff=0.6)]
+    if field == "vector":
+        return f"Name the key with --vector-field{f' {near[0]}' if near else ''}."
+    example = near[0] if near else "key"
+    return f"If another key holds the {field}, name it in a recipe, under [[sources]]: " + (
+        f'fields = {{ {field} = "{example}" }}.'
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first names of many, cut where they are too long to read."""
+    shown = [
+        clean_text(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…")
+        for name in names
+    ]
+    more = f" and {len(names) - _SHOWN_KEYS} more" if len(names) > _SHOWN_KEYS else ""
+    return ", ".join(shown[:_SHOWN_KEYS]) + more
 
 
 def _wrong_type(field: str, key: str | None, value: Any, wanted: str, origin: str) -> RecordError:
@@ -219,5 +247,5 @@ def _wrong_type(field: str, key: str | None, value: Any, wanted: str, origin: st
         f"the {field} in {key!r} must be {wanted}, not {type(value).__name__} {shown}",
         origin=origin,
         value=value,
-        remedy=f"{SKIP_REMEDY} If another key holds the {field}, name it in `fields`.",
+        remedy=f"{SKIP_REMEDY} {_naming(field, (), [])}",
     )

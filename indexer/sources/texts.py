@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compactds.indexer.errors import RecordError
-from compactds.indexer.sources.decoding import Extracted, decode, is_binary
+from compactds.indexer.sources.decoding import Extracted, decode, is_binary, is_garbled
 from compactds.indexer.sources.formats import folder_name, split_suffix
 from compactds.indexer.sources.lines import unreadable
 from compactds.indexer.sources.options import RAW_LIMIT, InputFile, Notices, Record, Reject
@@ -61,12 +61,7 @@ class DocumentFiles:
 
             return extract_pdf(data, str(file.path))
         if is_binary(data):
-            raise RecordError(
-                "binary data, not text",
-                origin=str(file.path),
-                remedy="Give the file the suffix of its format, save it as UTF-8 text, or leave such files "
-                "out with --skip-invalid.",
-            )
+            raise _not_text("binary data, not text", file)
         if file.format == "html":
             from compactds.indexer.sources.html import declared_encoding, extract_html
 
@@ -80,9 +75,20 @@ class DocumentFiles:
 
     def _decoded(self, data: bytes, file: InputFile, declared: str = "") -> str:
         text, certain = decode(data, declared)
+        if is_garbled(text):
+            raise _not_text("binary data, or text in an encoding that the file does not name", file)
         if not certain:
             self._notices.add(Notices(guessed=1, first_guessed=str(file.path)))
         return text
+
+
+def _not_text(reason: str, file: InputFile) -> RecordError:
+    return RecordError(
+        reason,
+        origin=str(file.path),
+        remedy="Give the file the suffix of its format, save it as UTF-8 text, or leave such files "
+        "out with --skip-invalid.",
+    )
 
 
 def _values(file: InputFile, extracted: Extracted) -> dict[str, Any]:
