@@ -271,6 +271,8 @@ def _summarise(result: "BuildResult") -> None:
         f"peak memory {format_bytes(result.peak_rss_bytes)}, "
         f"{result.bytes_per_passage:,.0f} bytes a passage on disk"
     )
+    if result.replaced is not None:
+        say(f"replaced the store that was there: {result.replaced}", fg="yellow")
     if result.rejected:
         listed = ", ".join(str(path) for path in sorted(result.path.glob("segments/*/rejects.jsonl")))
         say(f"{result.rejected:,} records left out; where and why: {listed}", fg="yellow")

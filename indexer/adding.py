@@ -222,10 +222,16 @@ class _Addition(BuildRun):
             return choose_index(passages, spec.dimension, memory_bytes=left, kind=kind)
         except BudgetError as error:
             raise BudgetError(
-                f"{error.message} The store's other segments take {taken:,}.",
+                f"{error.message} The store's other segments take {taken:,} bytes.",
                 value=error.value,
                 remedy="Give the store more with --memory, or compact it first.",
             ) from error
+
+    def _check_encoders(self) -> None:
+        """Leave this to loading: the store says which encoders it has, and may carry them."""
+
+    def _tell_of_replacing(self, existing: Manifest) -> None:
+        """Say nothing: the store stays."""
 
     def _load_encoders(self, workspace: Workspace) -> dict[str, Encoder]:
         encoders = super()._load_encoders(workspace)

@@ -22,6 +22,7 @@ from compactds.indexer.assembling import Assembly, assemble_rows, build_index, m
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
 from compactds.indexer.disk import disk_errors, remove_leftovers
 from compactds.indexer.embedding_cache import CacheOptions
+from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.encoding import EncodingCount, GivenVectors, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
@@ -42,10 +43,22 @@ from compactds.indexer.reading import REJECTS_FILE, plan_reading
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
 from compactds.indexer.revisions import Revision, pinned, unchanging
 from compactds.indexer.sources import content_hint, list_input_files
-from compactds.indexer.workspace import Workspace, build_key, locked
+from compactds.indexer.workspace import ENCODERS_FOLDER, WORK_FOLDER, Workspace, build_key, locked
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
 """What of a recipe decides which documents there are, before they are split."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedStore:
+    """Say what store a build took the place of."""
+
+    name: str
+    documents: int
+    passages: int
+
+    def __str__(self) -> str:
+        return f"{self.name!r}, {self.passages:,} passages of {self.documents:,} documents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ class BuildResult:
     nothing was done. `removed` counts documents that filters left out, `duplicates` and `contaminated` among
     them. `truncated` counts passages an encoder could not read whole, `cached` vectors that came from the
     embedding cache. `duplicate_passages` counts those left out for repeating another. `seconds` include
-    `loading_s`, what it took to load encoders.
+    `loading_s`, what it took to load encoders. `replaced` is the store that was there before.
     """
 
     path: Path
@@ -76,6 +89,7 @@ class BuildResult:
     loading_s: float = 0.0
     cached: int = 0
     duplicate_passages: int = 0
+    replaced: ReplacedStore | None = None
 
 
 def build(
@@ -119,13 +133,15 @@ def build(
 class Outcome:
     """Hold what a run ended with: the published manifest, and the account of the segment it made.
 
-    `resumed` tells that it went on from an earlier run, `unchanged` that there was nothing to do.
+    `resumed` tells that it went on from an earlier run, `unchanged` that there was nothing to do. `replaced`
+    is the manifest that was there before.
     """
 
     manifest: Manifest
     account: Mapping[str, Any]
     resumed: bool
     unchanged: bool
+    replaced: Manifest | None = None
 
     def total(self, name: str) -> int:
         """Return a count of the account, added up over all sources."""
@@ -168,9 +184,15 @@ class BuildRun:
             return Outcome(existing, {}, resumed=False, unchanged=True)
         if existing is not None and not self._undoes_growth:
             check_not_grown(self._out, existing)
+        self._check_encoders()
+        if existing is not None:
+            self._tell_of_replacing(existing)
         workspace, resumed = Workspace.open(self._out, key, documents_key)
         if resumed:
             self._progress.note("Going on where an earlier build stopped.")
+        for source in self._sources:
+            if source.is_hub_by_looks:
+                self._progress.note(f"{source.no_such_path}It is read as a Hugging Face dataset.")
         self._sources, self._revisions = pinned(workspace, self._sources)
         for found in self._revisions:
             self._progress.note(f"hf:{found.dataset} is read at commit {found.commit}.")
@@ -196,7 +218,22 @@ class BuildRun:
         manifest = self._publish(workspace, assembly, record, key, existing)
         workspace.clear()
         remove_leftovers(self._out)
-        return Outcome(manifest, account, resumed=resumed, unchanged=False)
+        return Outcome(manifest, account, resumed=resumed, unchanged=False, replaced=existing)
+
+    def _check_encoders(self) -> None:
+        """Find the encoders to load, but for those that an earlier run has kept."""
+        kept = self._out / WORK_FOLDER / ENCODERS_FOLDER
+        if self._given is None and not kept.exists():
+            check_encoders(encoder_configs(self._recipe))
+
+    def _tell_of_replacing(self, existing: Manifest) -> None:
+        """Say that another corpus is in the place of this one, while there is time to stop."""
+        if existing.recipe.get("resolved", {}).get("sources") == portable(self._recipe)["sources"]:
+            return
+        self._progress.note(
+            f"{self._out} holds {_replaced(existing)}, built from other sources. This build replaces it when "
+            "it is done; to keep its documents, stop, and use `compactds add`."
+        )
 
     def _schema(self, workspace: Workspace, documents: Documents) -> Schema:  # noqa: ARG002
         """Return the types of the attributes that the new segment is to have."""
@@ -411,7 +448,12 @@ def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
         loading_s=account.get("seconds", {}).get("load encoders", 0.0),
         cached=account.get("cached", 0),
         duplicate_passages=outcome.total("duplicate_passages"),
+        replaced=None if outcome.replaced is None else _replaced(outcome.replaced),
     )
+
+
+def _replaced(manifest: Manifest) -> ReplacedStore:
+    return ReplacedStore(manifest.name, manifest.documents, manifest.passages)
 
 
 def _named_files(tables: Any) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from compactds.configs.recipe import EncoderConfig, Recipe
+from compactds.configs.recipe import Recipe
 from compactds.datastore.advisor import open_vectors, sample_rows
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, Vectors, load_encoder
@@ -20,6 +20,7 @@ from compactds.datastore.lookup import ENTRY
 from compactds.datastore.memory import held_bytes
 from compactds.datastore.vectors import EXACT_DTYPES
 from compactds.indexer.counting import RecordCount, count_records
+from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.errors import EmptyCorpusError
 from compactds.indexer.execution import LocalExecutor
 from compactds.indexer.ledger import Ledger
@@ -94,12 +95,12 @@ def plan_build(recipe: Recipe, folder: Path, *, progress: Progress | None = None
     encoders = _load_encoders(recipe, shown)
     loaded = max(0, held_bytes() - before) if encoders else 0
     corpus = sample_corpus(recipe, encoders, progress=shown)
-    cost = replace(
-        _time_encoders(encoders, corpus, recipe, shown, loaded), options=_options(recipe, encoders, folder)
-    )
-    dimension = corpus.dimension or cost.dimensions[0]
+    dimension = corpus.dimension or encoders[0].spec.dimension
     index = choose_index(
         corpus.passages, dimension, memory_bytes=recipe.index.memory_bytes, kind=recipe.index.kind
+    )
+    cost = replace(
+        _time_encoders(encoders, corpus, recipe, shown, loaded), options=_options(recipe, encoders, folder)
     )
     deciding = corpus.dimension or cost.dimensions[-1]
     row_bytes = deciding * np.dtype(EXACT_DTYPES[recipe.exact.dtype]).itemsize + corpus.passage_bytes
@@ -210,18 +211,15 @@ def _compressed_bytes(rows: pa.Table) -> float:
 
 def _load_encoders(recipe: Recipe, progress: Progress) -> list[Encoder]:
     """Return the encoder of the index and, if it is another, that of the exact stage, each warmed up."""
-    if recipe.encoder.kind == "vectors":
+    configs = encoder_configs(recipe)
+    if not configs:
         return []
-    configs = _encoder_configs(recipe)
     progress.stage("loading encoder", None)
+    check_encoders(configs)
     encoders = [load_encoder(EncoderOptions(**config.model_dump())) for config in configs]
     for encoder in encoders:
         encoder.encode_queries(["light"])
     return encoders
-
-
-def _encoder_configs(recipe: Recipe) -> list[EncoderConfig]:
-    return [recipe.encoder] if recipe.exact_encoder is None else [recipe.encoder, recipe.exact_encoder]
 
 
 def _options(recipe: Recipe, encoders: Sequence[Encoder], folder: Path) -> tuple[dict[str, Any], ...]:
@@ -232,7 +230,7 @@ def _options(recipe: Recipe, encoders: Sequence[Encoder], folder: Path) -> tuple
             encoder.save(folder / str(number))
             options.append({"model": str(folder / str(number)), "kind": "static"})
         elif encoder.spec.kind == "sentence-transformers":
-            options.append(_encoder_configs(recipe)[number].model_dump())
+            options.append(encoder_configs(recipe)[number].model_dump())
     return tuple(options)
 
 

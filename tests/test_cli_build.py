@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from compactds.cli.main import app
 from compactds.configs.recipe import EncoderConfig
-from compactds.indexer.build import BuildResult
+from compactds.indexer.build import BuildResult, ReplacedStore
 from compactds.indexer.embedding_cache import CacheOptions
 
 build_module = importlib.import_module("compactds.indexer.build")
@@ -173,6 +173,14 @@ def test_a_summary_says_what_was_left_out(built, tmp_path, monkeypatch):
     assert f"2 records left out; where and why: {rejects}" in lines
     assert "3 documents occurred twice and are kept once" in lines
     assert "4 passages are longer than the encoder reads; their ends were cut" in lines
+
+
+def test_a_summary_says_which_store_was_replaced(built):
+    with_result(built, replaced=ReplacedStore("notes", 20, 1051))
+    done = run("a.jsonl", "--out", "store")
+    assert "replaced the store that was there: 'notes', 1,051 passages of 20 documents" in done.stdout
+    found = json.loads(run("a.jsonl", "--out", "store", "--json").stdout)
+    assert found["replaced"] == {"name": "notes", "documents": 20, "passages": 1051}
 
 
 def test_a_store_that_is_up_to_date_is_not_summed_up_again(built):

@@ -1,5 +1,6 @@
 """Every kind of ANN index passes one suite, which checks its answers against exact search."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +9,7 @@ import faiss
 import numpy as np
 import pytest
 
+from compactds.configs.sizes import parse_bytes
 from compactds.datastore.ann.base import NO_ROW, AnnIndex, Bounds
 from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index, code_sizes
 from compactds.datastore.ann.hnsw import HnswIndex
@@ -292,8 +294,25 @@ class TestChoice:
         assert (plan.kind, plan.reason) == ("flat", f"{rows} passages are too few to train codes on")
 
     def test_a_budget_too_small_says_the_least_that_would_do(self):
-        with pytest.raises(BudgetError, match=r"Give at least [\d,]+ bytes"):
+        with pytest.raises(BudgetError, match=r"Give at least [\d.]+MB, with --memory"):
             choose_index(1_000_000, 384, memory_bytes=1 << 20)
+
+    @pytest.mark.parametrize("kind", ["auto", "flat", "hnsw", "ivf"])
+    @pytest.mark.parametrize("rows", [1, 115, 9_000, 1_000_000, 40_000_000])
+    def test_what_a_budget_too_small_is_told_to_be_is_enough(self, rows, kind):
+        with pytest.raises(BudgetError) as caught:
+            choose_index(rows, 384, memory_bytes=10, kind=kind)
+        least = re.search(r"at least ([\d.]+\w+),", caught.value.remedy)[1]
+        assert caught.value.message.endswith(f"needs {least}.") or kind != "auto"
+        chosen = choose_index(rows, 384, memory_bytes=parse_bytes(least), kind=kind)
+        assert chosen.kind in ("flat", "ivf", kind)
+
+    def test_the_kind_that_takes_least_is_named_where_none_is_asked_for(self):
+        with pytest.raises(BudgetError, match=r"of kind 'flat', needs 176\.7kB\.") as caught:
+            choose_index(115, 384, memory_bytes=1_000)
+        assert "--index auto" not in caught.value.remedy
+        with pytest.raises(BudgetError, match=r"kind 'ivf' over .*--index auto"):
+            choose_index(115, 384, memory_bytes=1_000, kind="ivf")
 
     def test_a_kind_that_is_asked_for_is_taken(self):
         kinds = [choose_index(1_000, 384, memory_bytes=1 << 30, kind=kind).kind for kind in KINDS]

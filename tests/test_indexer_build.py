@@ -18,6 +18,7 @@ from compactds.datastore.ann.choose import BudgetError
 from compactds.datastore.encoders import EncoderOptions, load_encoder
 from compactds.datastore.errors import (
     DamagedStoreError,
+    EncoderNotFoundError,
     PassageNotFoundError,
     StoreBusyError,
     StoreNotFoundError,
@@ -34,6 +35,7 @@ from compactds.indexer.errors import (
     RecordError,
     SourceError,
 )
+from compactds.indexer.planning import plan_build
 from compactds.indexer.progress import LoggedProgress
 from compactds.indexer.workspace import ShardSizes, locked
 
@@ -319,6 +321,67 @@ def test_ctrl_c_at_the_command_line_leaves_work_that_is_gone_on_with(tmp_path, c
     result = build(recipe(corpus, tiny_model), tmp_path / "store")
     assert result.resumed
     assert verify(tmp_path / "store") == []
+
+
+class TestReplacing:
+    def test_a_build_says_which_store_it_replaces(
+        self, tmp_path, records, write_jsonl, tiny_model, encoder, caplog
+    ):
+        store = tmp_path / "store"
+        first = build(
+            recipe(write_jsonl(tmp_path / "old.jsonl", records), tiny_model), store, encoder=encoder
+        )
+        assert first.replaced is None
+        other = write_jsonl(tmp_path / "new.jsonl", [{"text": "Light of the sun."}])
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            second = build(recipe(other, tiny_model), store, encoder=encoder)
+        held = f"'old', {first.passages} passages of 60 documents"
+        assert str(second.replaced) == held
+        assert f"{store} holds {held}, built from other sources. This build replaces it" in caplog.text
+
+    def test_the_same_sources_are_replaced_without_a_warning(
+        self, tmp_path, corpus, tiny_model, encoder, caplog
+    ):
+        build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+        with caplog.at_level("INFO"):
+            again = build(
+                recipe(corpus, tiny_model, **{"passages.words": 20}), tmp_path / "store", encoder=encoder
+            )
+        assert again.replaced.documents == 60
+        assert "other sources" not in caplog.text
+
+
+class TestUnknownEncoders:
+    @pytest.fixture(autouse=True)
+    def offline(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    @pytest.mark.parametrize(
+        ("name", "remedy"),
+        [
+            ("minlm", r"Did you mean 'minilm'\? The presets are .*, e5-base-v2, .*minilm"),
+            ("static:minlm", "Did you mean 'minilm'"),
+            ("bogus", "The presets are "),
+            ("owner/bogus", "Give the path of a folder"),
+            ("./bogus", "Give the path of a folder"),
+        ],
+    )
+    def test_are_told_before_anything_is_read(self, tmp_path, tiny_model, name, remedy):
+        broken = tmp_path / "a.jsonl"
+        broken.write_text("{broken")
+        wanted = recipe(broken, tiny_model, **{"encoder.model": name})
+        with pytest.raises(EncoderNotFoundError, match=f"was not found.* {remedy}"):
+            build(wanted, tmp_path / "store")
+        assert not (tmp_path / "store" / ".build").exists()
+
+    def test_of_the_exact_stage_are_told_too(self, corpus, tmp_path, tiny_model):
+        with pytest.raises(EncoderNotFoundError, match="'bogus' was not found"):
+            build(recipe(corpus, tiny_model, exact_encoder={"model": "bogus"}), tmp_path / "store")
+
+    def test_are_told_by_a_plan_too(self, corpus, tmp_path, tiny_model):
+        with pytest.raises(EncoderNotFoundError, match="Did you mean 'minilm'"):
+            plan_build(recipe(corpus, tiny_model, **{"encoder.model": "minlm"}), tmp_path)
 
 
 class TestBadInput:

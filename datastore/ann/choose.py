@@ -71,15 +71,37 @@ def choose_index(
     else:
         plan = fitting[0] if fitting else smallest
     if plan.ram_bytes > memory_bytes:
-        least = min(flat_bytes, smallest.ram_bytes) if kind == "auto" else plan.ram_bytes
-        raise BudgetError(
-            f"an index of kind {plan.kind!r} over {rows:,} passages needs {plan.ram_bytes:,} bytes of "
-            f"memory, the budget is {memory_bytes:,}.",
-            value=memory_bytes,
-            remedy=f"Give at least {least:,} bytes"
-            + ("." if kind == "auto" else ", or leave the kind to index.kind = 'auto'."),
-        )
+        if kind == "auto" and flat_bytes < plan.ram_bytes:
+            plan = IndexPlan("flat", flat_bytes, 0, "nothing takes less")
+        raise _too_small(plan, rows, memory_bytes, of_all=kind == "auto")
     return plan
+
+
+def _too_small(plan: IndexPlan, rows: int, memory_bytes: int, *, of_all: bool) -> BudgetError:
+    """Return the error for the plan that takes least, of its own kind or `of_all`."""
+    least = _at_least(plan.ram_bytes)
+    message = (
+        f"no index over {rows:,} passages fits the memory budget of {memory_bytes:,} bytes: the smallest, "
+        f"of kind {plan.kind!r}, needs {least}."
+        if of_all
+        else f"an index of kind {plan.kind!r} over {rows:,} passages needs {least} of memory, the budget is "
+        f"{memory_bytes:,} bytes."
+    )
+    or_another = "" if of_all else ", or leave the choice of the kind to --index auto"
+    return BudgetError(
+        message,
+        value=memory_bytes,
+        remedy=f"Give at least {least}, with --memory or as memory under [index] in a recipe{or_another}.",
+    )
+
+
+def _at_least(size: int) -> str:
+    """Return a size as --memory takes it, rounded up, so that it is enough."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            tenths = -(-size * 10 // factor)
+            return f"{tenths // 10}.{tenths % 10}{unit}"
+    return f"{size}B"
 
 
 def code_sizes(dimension: int, code_bytes: int | None = None) -> list[int]:
