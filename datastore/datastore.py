@@ -24,6 +24,7 @@ from compactds.datastore.exclusion import Exclude, Found, Judge, make_judges, se
 from compactds.datastore.facets import count_values
 from compactds.datastore.filter_memory import describe_filters
 from compactds.datastore.manifest import Manifest, read_manifest
+from compactds.datastore.prepared import PreparedSearch, PreparedSearches, prepare
 from compactds.datastore.queries import (
     Effort,
     Queries,
@@ -60,6 +61,7 @@ class Datastore:
         self._encoders: dict[str, Encoder] = {}
         self._one_encoder = manifest.encoder == manifest.exact_encoder
         self._loading = threading.Lock()
+        self._short_ways = PreparedSearches()
         if encoder is not None:
             self._encoders[encoder.spec.fingerprint] = encoder
 
@@ -222,6 +224,10 @@ class Datastore:
 
         Raises SearchError, VectorError or WhereError.
         """
+        if where is None and plan is None and (prepared := self._prepared(k, candidates, recall, effort)):
+            found = prepared.nearest(vectors)
+            if found is not None:
+                return found
         asked = check_effort(k, candidates, recall, effort, plan)
         expressions = self._expressions(where)
         queries = self._query_vectors(None, vectors)
@@ -356,6 +362,17 @@ class Datastore:
         exact = self._encoder(decide_spec)
         either = [one or other for one, other in zip(truncated, find_truncated(exact, texts), strict=True)]
         return Queries(proposing, exact.encode_queries(texts), either, single)
+
+    def _prepared(self, k: Any, candidates: Any, recall: Any, effort: Any) -> PreparedSearch | None:
+        """Return what answers searches without a filter with these arguments in short, if anything does."""
+        known, prepared = self._short_ways.get(k, candidates, recall, effort)
+        segments = self._open_segments
+        if not known and len(segments) == 1 and self._one_encoder:
+            prepared = prepare(
+                segments[0], check_effort(k, candidates, recall, effort), self.manifest.encoder
+            )
+            self._short_ways.keep(prepared, k, candidates, recall, effort)
+        return prepared
 
     def _expressions(self, where: Where | Sequence[Where]) -> list[Expression | None]:
         """Return the expression of all queries, or one for each if a list of them is given."""

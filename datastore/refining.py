@@ -21,6 +21,15 @@ class Refiner:
         self._vectors = vectors
         self._refine = faiss.IndexRefine(index.whole, vectors.view)
 
+    def asking(self, k: int, *, candidates: int, effort: int) -> tuple[int, Any]:
+        """Return what `answer` is asked with to find the `k` best of so many candidates.
+
+        That is one result more, if there may be one, which tells whether the order of the others is settled,
+        and parameters that no search changes.
+        """
+        wanted = min(k + 1, candidates)
+        return wanted, refining(wanted, candidates, _probing(min(effort, self._lists)))
+
     def best(
         self, queries: Vectors, k: int, *, candidates: int, effort: int
     ) -> list[tuple[Scores, Rows] | None]:
@@ -29,33 +38,32 @@ class Refiner:
         None for a query whose order faiss leaves open, and for all of them while rows have to be read from
         disk: such rows are better asked for together, before they are scored.
         """
-        if len(queries) > 1:  # the first tells whether the rows of such queries are in memory
-            first = self._best(queries[:1], k, candidates, effort)
-            return first + self._best(queries[1:], k, candidates, effort)
-        return self._best(queries, k, candidates, effort)
-
-    def _best(
-        self, queries: Vectors, k: int, candidates: int, effort: int
-    ) -> list[tuple[Scores, Rows] | None]:
-        if self._vectors.cold:
-            return [None] * len(queries)
-        wanted = min(k + 1, candidates)
-        shape = len(queries), wanted
-        scores, rows = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        before = reads_so_far()
-        self._refine.search_c(
-            len(queries),
-            faiss.swig_ptr(queries),
-            wanted,
-            faiss.swig_ptr(scores),
-            faiss.swig_ptr(rows),
-            refining(wanted, candidates, _probing(min(effort, self._lists))),
-        )
-        self._vectors.learn(before)
+        wanted, parameters = self.asking(k, candidates=candidates, effort=effort)
+        found: list[tuple[Scores, Rows] | None] = []
+        # Of several queries, the first tells whether the rows they need are in memory.
+        for part in (queries[:1], queries[1:]):
+            if len(part) and not self._vectors.cold:
+                found += zip(*self.answer(part, wanted, parameters), strict=True)
+            else:
+                found += [None] * len(part)
         return [
-            (found[:k], theirs[:k]) if settled(found) else None
-            for found, theirs in zip(scores, rows, strict=True)
+            (pair[0][:k], pair[1][:k]) if pair is not None and settled(pair[0]) else None for pair in found
         ]
+
+    def answer(self, queries: Vectors, wanted: int, parameters: Any) -> tuple[Scores, Rows]:
+        """Return scores and rows of every query's `wanted` best as faiss orders them, shape (n, wanted)."""
+        scores = np.empty((len(queries), wanted), np.float32)
+        rows = np.empty((len(queries), wanted), np.int64)
+        pointers = faiss.swig_ptr(queries), wanted, faiss.swig_ptr(scores), faiss.swig_ptr(rows)
+        before = reads_so_far()
+        self._refine.search_c(len(queries), *pointers, parameters)
+        self._vectors.learn(before)
+        return scores, rows
+
+    @property
+    def cold(self) -> bool:
+        """Tell whether rows have to be read from disk at present."""
+        return self._vectors.cold
 
 
 def refiner_for(index: AnnIndex, vectors: ExactVectors) -> Refiner | None:

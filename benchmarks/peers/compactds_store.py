@@ -70,9 +70,10 @@ class Store:
         self.call: Any = self._search if fetch else self._nearest
         if not fetch:
             points = [point for segment in described["segments"] for point in segment["calibration"]]
-            counts = sorted({*CANDIDATES, *(point["candidates"] for point in points)})
             efforts = thinned(sorted({point["effort"] for point in points}))
-            self.settings += [{"effort": n, "candidates": count} for count in counts for n in efforts]
+            pairs = {(point["effort"], point["candidates"]) for point in points}
+            pairs |= {(effort, count) for effort in efforts for count in CANDIDATES}
+            self.settings += [{"effort": effort, "candidates": count} for effort, count in sorted(pairs)]
 
     def _nearest(self, vectors: Any, setting: dict[str, Any]) -> Any:
         return self.store.nearest(vectors, k=K, **setting).rows

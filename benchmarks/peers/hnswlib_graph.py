@@ -9,7 +9,7 @@ from benchmarks.peers.worker import K
 
 PACKAGES = ("hnswlib", "numpy")
 LINKS = 16
-BEAMS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
+BEAMS = (10, 12, 16, 20, 24, 32, 36, 40, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 def build(vectors: Any, folder: Path, threads: int, _options: dict[str, Any]) -> None:

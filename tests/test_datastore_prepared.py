@@ -1,0 +1,87 @@
+"""Single vectors answered in short: as in full, and errors as in full."""
+
+import numpy as np
+import pytest
+
+from compactds.configs.recipe import recipe_for
+from compactds.datastore import Datastore
+from compactds.datastore.errors import SearchError, StoreError, VectorError
+from compactds.datastore.prepared import MOST_PREPARED, PreparedSearches
+from compactds.indexer.build import build
+
+ROWS, DIMENSION = 1_500, 16
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    array = np.random.default_rng(0).standard_normal((ROWS, DIMENSION)).astype(np.float32)
+    array[1::40] = array[0::40][: len(array[1::40])]
+    array /= np.linalg.norm(array, axis=1, keepdims=True)
+    np.save(folder / "vectors.npy", array)
+    lines = (
+        f'{{"id": "{row}", "text": "row {row}", "even": {str(row % 2 == 0).lower()}}}' for row in range(ROWS)
+    )
+    (folder / "records.jsonl").write_text("\n".join(lines))
+    settings = {"vectors": str(folder / "vectors.npy"), "index.kind": "ivf"}
+    build(recipe_for([str(folder / "records.jsonl")], settings), folder / "store")
+    with Datastore.open(folder / "store") as opened:
+        for query in array[:20]:  # whose rows are in memory from then on
+            opened.nearest(query)
+        yield opened
+
+
+@pytest.fixture
+def queries() -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((60, DIMENSION)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"k": 3}, {"recall": 0.8}, {"effort": 2, "candidates": 40}, {"k": 200}, {"recall": 1.0}]
+)
+def test_a_vector_gets_in_short_what_it_gets_in_full(store, queries, asked):
+    in_full = store.nearest(queries, **asked)
+    for place, query in enumerate(queries):
+        for vector in (query, query[None], query.tolist()):
+            found = store.nearest(vector, **asked)
+            np.testing.assert_array_equal(found.rows[0], in_full.rows[place])
+            np.testing.assert_array_equal(found.scores[0], in_full.scores[place])
+            assert found.plan == in_full.plan
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_vectors_without_a_direction_are_refused_however_often(store, value):
+    for _ in range(3):
+        with pytest.raises(VectorError):
+            store.nearest(np.full(DIMENSION, value, np.float32))
+
+
+def test_wrong_arguments_are_refused_after_right_ones_that_equal_them(store, queries):
+    store.nearest(queries[0], k=1)
+    for asked in ({"k": True}, {"k": 1.0}, {"k": [1]}, {"recall": "0.9"}, {"k": 5, "candidates": 2}):
+        for _ in range(2):
+            with pytest.raises(SearchError):
+                store.nearest(queries[0], **asked)
+
+
+def test_a_filter_is_never_answered_in_short(store, queries):
+    found = store.nearest(queries[0], where={"even": True})
+    assert (found.rows % 2 == 0).all()
+
+
+def test_a_closed_store_answers_nothing(store, queries):
+    opened = Datastore.open(store.path)
+    opened.nearest(queries[0])
+    opened.close()
+    with pytest.raises(StoreError, match="closed"):
+        opened.nearest(queries[0])
+
+
+def test_only_so_many_kinds_of_search_are_kept():
+    kept = PreparedSearches()
+    for k in range(MOST_PREPARED + 1):
+        kept.keep(None, k, None, None, None)
+    assert len(kept._kept) == 1
+    assert kept.get(MOST_PREPARED, None, None, None) == (True, None)
+    assert kept.get(1, None, None, None) == (False, None)
+    assert kept.get([], None, None, None) == (True, None)
