@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 KINDS = ("retrieval", "mmlu", "arc", "choices", "recall", "demo")
 WITHOUT_PATH = ("recall", "demo")
+DEMO_NAME = "demo"
+"""What the store of the bundled corpus is called."""
 _SEPARATOR = re.compile(r"[,\s]+(?![^(]*\))")  # not the commas inside P(rel=2,judged_only=True)@5
 
 
@@ -122,7 +125,10 @@ def evaluate(
         loaded = [_load(kind, path, demo, options) for kind, path in named]
         load_encoders(engine)
         outcomes = [_run(task, engine) for task in loaded]
-    results = tuple(outcome.result for outcome in outcomes)
+    results = tuple(
+        replace(outcome.result, notes=(*_demo_notes(kind, path, description), *outcome.result.notes))
+        for (kind, path), outcome in zip(named, outcomes, strict=True)
+    )
     evaluation = Evaluation(store, description, _settings(options, where, outcomes), results)
     if out is not None:
         _write(evaluation, out)
@@ -186,6 +192,19 @@ def _run(task: "Task", engine: Any) -> "Outcome":
             told = searches
 
         return task.run(engine, done)
+
+
+def _demo_notes(kind: str, path: str, description: Mapping[str, Any]) -> list[str]:
+    """Return what to know where the demo's questions are asked, of its store or of another."""
+    if kind != "demo" and (kind != "recall" or path):
+        return []
+    notes = ["the queries are the demo's questions; recall=FILE takes your own"] if kind == "recall" else []
+    if description.get("name") != DEMO_NAME:
+        whose = (
+            f"this store is {description['name']!r}" if description.get("name") else "this store is another"
+        )
+        notes.append(f"the questions are about the demo's corpus, and {whose}: it need not hold the answers")
+    return notes
 
 
 def _describe(engine: Any) -> tuple[dict[str, Any], dict[str, int]]:

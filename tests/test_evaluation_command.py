@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from compactds.cli.command import command
-from compactds.cli.evaluate import evaluate
+from compactds.cli.evaluate import _demo_notes, evaluate
 from compactds.configs.recipe import EncoderConfig, Exact, Passages, Recipe, Source
 from compactds.datastore import Datastore
 from compactds.indexer.build import build
@@ -186,6 +186,24 @@ def test_queries_that_were_cut_are_counted(store, tmp_path):
     notes = [result["notes"][-1] for result in json.loads(done.stdout)["results"]]
     longer = "queries were longer than the encoder reads; their ends were not used"
     assert notes == [f"2 of 5 {longer}", f"1 of 2 {longer}", f"1 of 2 {longer}"]
+
+
+def test_the_demos_questions_are_named_where_the_store_is_another(store):
+    done = run(store, "--tasks", "demo", "recall", "--limit", "1", "--json")
+    notes = {result["task"]: result["notes"] for result in json.loads(done.stdout)["results"]}
+    other = "the questions are about the demo's corpus, and this store is 'datastore': it need not hold the answers"
+    assert notes["demo"][0] == other
+    assert notes["recall"][:2] == ["the queries are the demo's questions; recall=FILE takes your own", other]
+
+
+def test_the_demos_own_store_is_asked_without_a_remark():
+    described = {"name": "demo"}
+    assert _demo_notes("demo", "", described) == []
+    assert _demo_notes("recall", "", described) == [
+        "the queries are the demo's questions; recall=FILE takes your own"
+    ]
+    assert _demo_notes("recall", "queries.txt", {"name": "mine"}) == []
+    assert "and this store is another:" in _demo_notes("demo", "", {})[0]
 
 
 def test_an_unknown_measure_and_a_missing_file_are_told_before_any_search(store, collection, tmp_path):

@@ -63,10 +63,10 @@ def test_the_table_is_aligned_markdown():
         "store: 1,200 documents, 34,567 passages, encoder minilm (0123456789ab)\n"
         "k 10; recall 1.0; 2026-01-02T03:04:05+00:00; compactds 0.1.0\n"
         "\n"
-        "| task      | measure |  value |    95 % interval | chance | queries | seconds | queries/s |\n"
-        "| --------- | ------- | -----: | ---------------: | -----: | ------: | ------: | --------: |\n"
-        "| retrieval | nDCG@10 | 0.6446 | 0.6000 to 0.6900 |        |       1 |     2.0 |         0 |\n"
-        "|           | R@100   | 0.9000 |                  |        |         |         |           |\n"
+        "| task      | measure |  value |    95 % interval | chance | searches | seconds | searches/s |\n"
+        "| --------- | ------- | -----: | ---------------: | -----: | -------: | ------: | ---------: |\n"
+        "| retrieval | nDCG@10 | 0.6446 | 0.6000 to 0.6900 |        |        1 |     2.0 |          0 |\n"
+        "|           | R@100   | 0.9000 |                  |        |          |         |            |\n"
     )
 
 
@@ -76,9 +76,9 @@ def test_notes_follow_the_table():
     assert page.split("\n\n")[-1].splitlines() == [
         "- retrieval: no relevant document was found for any query: "
         "are the store's document ids the collection's?",
-        "- retrieval: 1 of 1 rankings hold fewer than 100 documents",
-        "- retrieval: 2 judged queries have no text and were left out",
-        "- retrieval: 3 queries have no relevant document and were left out",
+        "- retrieval: 1 of 1 ranking with fewer than 100 documents",
+        "- retrieval: 2 judged queries have no text and cannot be used",
+        "- retrieval: 3 queries have no relevant document and cannot be used",
     ]
 
 
@@ -136,8 +136,8 @@ def test_choices_show_both_means_if_there_are_several_subjects():
         Figure("mean of subjects", 0.55, Interval(0.45, 0.65), 0.3),
     )
     assert several.notes == (
-        "1 questions, 2 subjects",
-        "1 questions have several best choices, which share the credit",
+        "1 question, 2 subjects; 4 searches, one for each choice",
+        "1 question has several best choices, which share the credit",
     )
     assert several.breakdown["subjects"]["x"] == {"questions": 1, "accuracy": 1.0, "interval": [0.2, 1.0]}
     assert several.items == [{"question": "1", "chosen": 1, "answer": 1, "credit": 1.0}]
@@ -155,7 +155,7 @@ def test_recall_says_how_long_exact_search_took(seconds, speed):
         Figure("recall@10", 0.95, Interval(0.9, 1.0)),
         Figure("worst recall@10", 0.5),
     )
-    assert result.notes == (speed, "1 queries match nothing and were left out")
+    assert result.notes == (speed, "1 query matches nothing and cannot be used")
     assert result.items == [{"query": 0, "recall": 1.0}, {"query": 1, "recall": None}]
 
 

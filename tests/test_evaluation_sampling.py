@@ -61,5 +61,7 @@ def test_a_file_without_queries_and_a_record_without_text_are_named(tmp_path):
     with pytest.raises(EvaluationError, match=r"empty\.txt holds no query"):
         load_queries(tmp_path / "empty.txt")
     (tmp_path / "x.jsonl").write_text('{"title": "a"}\n')
-    with pytest.raises(EvaluationError, match=r"x\.jsonl, line 1: field 'text' is missing"):
+    with pytest.raises(
+        EvaluationError, match=r"x\.jsonl, line 1: there is no field 'text', 'query' or 'question'"
+    ):
         load_queries(tmp_path / "x.jsonl")

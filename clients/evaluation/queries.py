@@ -1,6 +1,7 @@
 """Read plain queries, for measures that need no judgements."""
 
 from pathlib import Path
+from typing import Any
 
 from compactds.clients.evaluation.errors import EvaluationError
 from compactds.clients.evaluation.lines import read_lines, read_records, text_field
@@ -19,10 +20,7 @@ def load_queries(path: str | Path) -> list[str]:
     if file.is_dir():
         file = file / "queries.jsonl"
     if file.name.endswith((".jsonl", ".jsonl.gz")):
-        queries = [
-            text_field(place, record, next((name for name in FIELDS if name in record), FIELDS[0]))
-            for place, record in read_records(file)
-        ]
+        queries = [text_field(place, record, _field(place, record)) for place, record in read_records(file)]
     else:
         queries = [line for _, line in read_lines(file) if line.strip()]
     if not queries:
@@ -30,3 +28,15 @@ def load_queries(path: str | Path) -> list[str]:
             f"{path} holds no query.", value=str(path), remedy="Check that it is the right file."
         )
     return queries
+
+
+def _field(place: str, record: dict[str, Any]) -> str:
+    """Return the field of a record that holds its query; raise EvaluationError without one."""
+    for name in FIELDS:
+        if name in record:
+            return name
+    raise EvaluationError(
+        f"{place}: there is no field {', '.join(map(repr, FIELDS[:-1]))} or {FIELDS[-1]!r}.",
+        value=sorted(record)[:10],
+        remedy="A record holds its query in one of them.",
+    )

@@ -12,7 +12,7 @@ from compactds.clients.evaluation.intervals import Interval
 from compactds.clients.evaluation.recall import RecallReport
 from compactds.clients.evaluation.retrieval import RetrievalReport
 
-HEADER = ("task", "measure", "value", "95 % interval", "chance", "queries", "seconds", "queries/s")
+HEADER = ("task", "measure", "value", "95 % interval", "chance", "searches", "seconds", "searches/s")
 LEFT_ALIGNED = 2  # columns of names; the others are numbers
 VERSIONED = ("compactds", "ir_measures", "numpy")
 
@@ -63,7 +63,7 @@ def truncation_notes(truncated: int, queries: int) -> list[str]:
     """Return the note on queries that the encoder did not read to their end, if there are any."""
     if not truncated:
         return []
-    longer = f"{truncated:,} of {queries:,} queries were longer than the encoder reads"
+    longer = f"{truncated:,} of {_counted(queries, 'query', 'queries')} were longer than the encoder reads"
     return [f"{longer}; their ends were not used"]
 
 
@@ -75,11 +75,14 @@ def retrieval_result(task: str, report: RetrievalReport) -> TaskResult:
             "no relevant document was found for any query: are the store's document ids the collection's?"
         )
     if report.short:
-        notes.append(f"{report.short} of {len(report.run)} rankings hold fewer than {report.depth} documents")
+        rankings = _counted(len(report.run), "ranking")
+        notes.append(f"{report.short:,} of {rankings} with fewer than {_counted(report.depth, 'document')}")
     if report.without_text:
-        notes.append(f"{report.without_text} judged queries have no text and were left out")
+        left_out = _counted(report.without_text, "judged query has", "judged queries have")
+        notes.append(f"{left_out} no text and cannot be used")
     if report.without_relevant:
-        notes.append(f"{report.without_relevant} queries have no relevant document and were left out")
+        left_out = _counted(report.without_relevant, "query has", "queries have")
+        notes.append(f"{left_out} no relevant document and cannot be used")
     notes += truncation_notes(report.truncated, len(report.run))
     return TaskResult(
         task=task,
@@ -97,9 +100,14 @@ def choices_result(task: str, report: ChoicesReport) -> TaskResult:
     figures = [Figure("accuracy", report.accuracy, report.interval, report.chance)]
     if len(report.subjects) > 1:
         figures.append(Figure("mean of subjects", report.macro, report.macro_interval, report.macro_chance))
-    notes = [f"{len(report.outcomes)} questions, {len(report.subjects)} subjects"]
+    questions, subjects = len(report.outcomes), len(report.subjects)
+    notes = [
+        f"{_counted(questions, 'question')}, {_counted(subjects, 'subject')}; "
+        f"{_counted(report.queries, 'search', 'searches')}, one for each choice"
+    ]
     if report.tied:
-        notes.append(f"{report.tied} questions have several best choices, which share the credit")
+        tied = _counted(report.tied, "question has", "questions have")
+        notes.append(f"{tied} several best choices, which share the credit")
     notes += truncation_notes(report.truncated, report.queries)
     return TaskResult(
         task=task,
@@ -135,7 +143,8 @@ def recall_result(task: str, report: RecallReport) -> TaskResult:
     if report.seconds > 0:
         speed += f", {report.exact_seconds / report.seconds:.1f} times as long"
     nothing = sum(value is None for value in report.per_query)
-    left_out = [f"{nothing} queries match nothing and were left out"] if nothing else []
+    matching_nothing = _counted(nothing, "query matches", "queries match")
+    left_out = [f"{matching_nothing} nothing and cannot be used"] if nothing else []
     return TaskResult(
         task=task,
         figures=(
@@ -165,7 +174,7 @@ def to_json(evaluation: Evaluation, *, items: bool = False) -> dict[str, Any]:
 def to_markdown(evaluation: Evaluation) -> str:
     """Return a Markdown page that reads well as plain text: the store, a table, notes."""
     store = evaluation.store
-    identity = [f"{store[name]:,} {name}" for name in ("documents", "passages") if name in store]
+    identity = [_counted(store[f"{one}s"], one) for one in ("document", "passage") if f"{one}s" in store]
     encoder = store.get("encoder")
     if isinstance(encoder, Mapping):
         identity.append(f"encoder {encoder.get('model')} ({str(encoder.get('fingerprint'))[:12]})")
@@ -194,6 +203,10 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return versions
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _rows(result: TaskResult) -> list[tuple[str, ...]]:
