@@ -191,7 +191,8 @@ def test_queries_that_were_cut_are_counted(store, tmp_path):
 def test_the_demos_questions_are_named_where_the_store_is_another(store):
     done = run(store, "--tasks", "demo", "recall", "--limit", "1", "--json")
     notes = {result["task"]: result["notes"] for result in json.loads(done.stdout)["results"]}
-    other = "the questions are about the demo's corpus, and this store is 'datastore': it need not hold the answers"
+    about = "the questions are about the demo's corpus, and this store is"
+    other = f"{about} 'datastore': it need not hold the answers"
     assert notes["demo"][0] == other
     assert notes["recall"][:2] == ["the queries are the demo's questions; recall=FILE takes your own", other]
 
