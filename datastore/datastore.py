@@ -93,6 +93,7 @@ class Datastore:
     def close(self) -> None:
         """Give back files and memory; searches after this fail."""
         segments, self._segments = self._segments, None
+        self._short_ways = PreparedSearches()
         for segment in segments or ():
             segment.close()
 

@@ -1,55 +1,85 @@
-"""Answer single vectors without a filter in as few steps as there are.
+"""Answer vectors without a filter in as few steps as there are.
 
 A search of a small index takes less time than Python needs to check its arguments, plan it, and pass it from
 function to function. All that does not depend on the vector is therefore settled at the first search of its
 kind, and kept. Whatever is out of the ordinary is left to the longer way, which gives the same answers.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from compactds.datastore.encoders.base import EncoderSpec
-from compactds.datastore.parallel import alone
-from compactds.datastore.plan import choose_plan
-from compactds.datastore.queries import Effort
+from compactds.datastore.encoders.base import EncoderSpec, Vectors
+from compactds.datastore.parallel import share_out
+from compactds.datastore.plan import Plan, choose_plan
+from compactds.datastore.queries import Effort, query_scale
 from compactds.datastore.records import Neighbours
 from compactds.datastore.refining import Refiner
-from compactds.datastore.scoring import settled
+from compactds.datastore.scoring import Rows, Scores, settled
+from compactds.datastore.search import Ranking, propose
 from compactds.datastore.segment import Segment
 
 MOST_PREPARED = 64
 PLAN = "ann"
-ONE = slice(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSearch:
-    """Search one segment, all of whose rows are allowed, as `Refiner.asking` has it for `k` results."""
+    """Search one segment, all of whose rows are allowed, by one plan, in the way `Refiner.asking` has it."""
 
+    segment: Segment
     refiner: Refiner
-    shapes: tuple[tuple[int, ...], ...]
-    normalized: bool
+    plan: Plan
+    encoder: EncoderSpec
     k: int
     wanted: int
     parameters: Any
 
-    def nearest(self, vector: Any) -> Neighbours | None:
-        """Return the best rows for a vector of shape (d,) or (1, d); None if it needs the longer way."""
-        if type(vector) is not np.ndarray or vector.dtype != np.float32 or vector.shape not in self.shapes:
+    def nearest(self, vectors: Any) -> Neighbours | None:
+        """Return the best rows for vectors of shape (d,) or (n, d); None if they need the longer way."""
+        if type(vectors) is not np.ndarray or vectors.dtype != np.float32:
             return None
-        flat = vector.ravel()
-        squared = float(flat.dot(flat))
-        if not 0 < squared < math.inf or self.refiner.cold:
+        dimension = self.encoder.dimension
+        if vectors.shape == (dimension,):
+            vectors = vectors[np.newaxis]
+        if vectors.ndim != 2 or vectors.shape[1] != dimension or not len(vectors):
             return None
-        scale = np.float32(1 / math.sqrt(squared) if self.normalized else 1.0)
-        query = (flat * scale)[np.newaxis]
-        scores, rows = alone(lambda _: [self.refiner.answer(query, self.wanted, self.parameters)], ONE)[0]
-        if not settled(scores[0]):
+        queries = np.empty(vectors.shape, np.float32)
+        for place, vector in enumerate(vectors):
+            scale = query_scale(vector, self.encoder)
+            if scale is None:
+                return None
+            np.multiply(vector, scale, out=queries[place])
+
+        def answer(part: slice) -> list[tuple[Scores, Rows] | None]:
+            if self.refiner.cold:
+                return [None]
+            return [self.refiner.answer(queries[part], self.wanted, self.parameters)]
+
+        found = [part for part in share_out(answer, len(queries)) if part is not None]
+        if sum(len(rows) for _, rows in found) < len(queries):
             return None
-        return Neighbours(rows[:, : self.k], scores[:, : self.k], PLAN)
+        scores, rows = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
+        return self._settle(queries, scores, rows)
+
+    def _settle(self, queries: Vectors, scores: Scores, rows: Rows) -> Neighbours | None:
+        """Return the `k` best of each query; those whose order is open are ranked again, from all scores."""
+        open_order = np.flatnonzero(~settled(scores))
+        scores, rows = scores[:, : self.k], rows[:, : self.k]
+        for place in open_order.tolist():
+            query = queries[place : place + 1]
+            ranking = self._in_two_steps(query)
+            if len(ranking.rows) < self.k:
+                return None
+            scores[place], rows[place] = ranking.scores, ranking.rows
+        return Neighbours(rows, scores, PLAN)
+
+    def _in_two_steps(self, query: Vectors) -> Ranking:
+        def answer(_: slice) -> list[Ranking]:
+            return propose(self.segment, query, query, self.plan, self.k, None)
+
+        return share_out(answer, 1)[0]
 
 
 def prepare(segment: Segment, effort: Effort, encoder: EncoderSpec) -> PreparedSearch | None:
@@ -68,8 +98,7 @@ def prepare(segment: Segment, effort: Effort, encoder: EncoderSpec) -> PreparedS
     if plan.name != PLAN:
         return None
     wanted, parameters = segment.refiner.asking(effort.k, candidates=plan.candidates, effort=plan.effort)
-    shapes = (encoder.dimension,), (1, encoder.dimension)
-    return PreparedSearch(segment.refiner, shapes, encoder.normalized, effort.k, wanted, parameters)
+    return PreparedSearch(segment, segment.refiner, plan, encoder, effort.k, wanted, parameters)
 
 
 class PreparedSearches:

@@ -142,7 +142,9 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
         and vectors.dtype == np.float32
         and vectors.shape == (encoder.dimension,)
     ):
-        scale = _scale(vectors, encoder)  # what nearly all callers give, checked without temporary arrays
+        scale = query_scale(
+            vectors, encoder
+        )  # what nearly all callers give, checked without temporary arrays
         if scale is not None:
             return (vectors * scale)[np.newaxis], True
     try:
@@ -165,7 +167,7 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
         )
     checked = np.empty_like(array, order="C")
     for place, vector in enumerate(np.ascontiguousarray(array)):
-        scale = _scale(vector, encoder)
+        scale = query_scale(vector, encoder)
         if scale is None:
             raise VectorError(
                 f"query vector {place} is zero or not finite.", value=place, remedy="Leave it out."
@@ -174,7 +176,7 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     return checked, single
 
 
-def _scale(vector: Vectors, encoder: EncoderSpec) -> np.float32 | None:
+def query_scale(vector: Vectors, encoder: EncoderSpec) -> np.float32 | None:
     """Return what a query vector is multiplied with, None if it is zero or not finite.
 
     It is found for one vector at a time, so that a query is the same to the bit alone and in a batch.

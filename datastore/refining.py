@@ -42,13 +42,15 @@ class Refiner:
         found: list[tuple[Scores, Rows] | None] = []
         # Of several queries, the first tells whether the rows they need are in memory.
         for part in (queries[:1], queries[1:]):
-            if len(part) and not self._vectors.cold:
-                found += zip(*self.answer(part, wanted, parameters), strict=True)
-            else:
+            if not len(part) or self._vectors.cold:
                 found += [None] * len(part)
-        return [
-            (pair[0][:k], pair[1][:k]) if pair is not None and settled(pair[0]) else None for pair in found
-        ]
+                continue
+            scores, rows = self.answer(part, wanted, parameters)
+            found += [
+                (theirs[:k], best[:k]) if sure else None
+                for theirs, best, sure in zip(scores, rows, settled(scores), strict=True)
+            ]
+        return found
 
     def answer(self, queries: Vectors, wanted: int, parameters: Any) -> tuple[Scores, Rows]:
         """Return scores and rows of every query's `wanted` best as faiss orders them, shape (n, wanted)."""

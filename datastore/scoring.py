@@ -86,7 +86,7 @@ class Shortlist:
             parts = [self.best(query, rows[start : start + step], k) for start in range(0, len(rows), step)]
             return merged(parts, k)
         scores, found = self._ask(query, rows, min(k + 1, len(rows)))
-        if settled(scores):
+        if settled(scores[np.newaxis])[0]:
             return scores[:k], found[:k]
         return ordered(*self._ask(query, rows, len(rows)), k)
 
@@ -112,9 +112,14 @@ def refining(k: int, candidates: int, proposing: Any = None) -> Any:
     )
 
 
-def settled(scores: Scores) -> bool:
-    """Tell whether scores strictly descend, so that their order is beyond doubt; none of them is NaN."""
-    return bool((scores[:-1] > scores[1:]).all()) and (not len(scores) or scores[-1] == scores[-1])
+def settled(scores: Scores) -> NDArray[np.bool_]:
+    """Tell for each row of scores, shape (n, k), whether they strictly descend, and none of them is NaN.
+
+    Then their order is beyond doubt.
+    """
+    if scores.shape[1] < 2:
+        return np.asarray(~np.isnan(scores).any(axis=1))
+    return np.asarray((scores[:, :-1] > scores[:, 1:]).all(axis=1))
 
 
 def ordered(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:

@@ -187,7 +187,7 @@ class ExactVectors:
         self.learn(before)
         met = found >= 0
         scores, found = scores[met], found[met] + start
-        if settled(scores):
+        if settled(scores[np.newaxis])[0]:
             return scores[:k], found[:k]
         rows = np.arange(start, start + count)
         return self.best(

@@ -85,3 +85,10 @@ def test_only_so_many_kinds_of_search_are_kept():
     assert kept.get(MOST_PREPARED, None, None, None) == (True, None)
     assert kept.get(1, None, None, None) == (False, None)
     assert kept.get([], None, None, None) == (True, None)
+
+
+def test_a_batch_gets_what_its_vectors_get_alone_copies_among_the_rows_or_not(store, queries):
+    copied = store.nearest(queries, k=200).rows  # far enough down to meet rows that score alike
+    alone = [store.nearest(query, k=200).rows[0] for query in queries]
+    np.testing.assert_array_equal(copied, np.stack(alone))
+    assert store.nearest(queries[:0]).rows.shape == (0, 10)
