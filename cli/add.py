@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compactds.cli.build import CacheFolder, NoCache, attribute_types, cache_options, make_executor
+from compactds.cli.build import TRUNCATED, CacheFolder, NoCache, attribute_types, cache_options, make_executor
 from compactds.cli.command import STOPPED, Json
 from compactds.cli.output import say, say_json, warn
 from compactds.cli.progress import progress
@@ -98,9 +98,10 @@ def _summarise(result: "AddResult") -> None:
         (result.duplicates, "document", "left out as repeated"),
         (result.duplicate_passages, "passage", "left out as repeated"),
         (result.removed - result.duplicates, "document", "removed by filters"),
-        (result.truncated, "passage", "longer than the encoder reads, of which the end was cut"),
     ):
         if count:
             say(f"{counted(count, noun)} {what}", fg="yellow")
+    if result.truncated:
+        say(f"{counted(result.truncated, *TRUNCATED)}; what is beyond was cut", fg="yellow")
     total = f"{counted(result.total_documents, 'document')}, {counted(result.total_passages, 'passage')}"
     say(f"{result.path}: {total}, {counted(result.segments, 'segment')}")

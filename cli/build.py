@@ -1,5 +1,6 @@
 """`compactds build`: documents in, datastore out."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compactds.cli.command import STOPPED, Json
-from compactds.cli.output import say, say_json, warn
+from compactds.cli.output import program, say, say_json, warn
 from compactds.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from compactds.indexer.execution import Executor
 
 
+TRUNCATED = "passage is longer than the encoder reads", "passages are longer than the encoder reads"
 CacheFolder = Annotated[
     Path | None,
     typer.Option(
@@ -257,11 +259,13 @@ def attribute_types(pairs: Sequence[str]) -> dict[str, str] | None:
 
 
 def _summarise(result: "BuildResult") -> None:
-    from compactds.configs.sizes import format_bytes
+    from compactds.configs.sizes import counted, format_bytes
 
+    command, store = program(), shlex.quote(str(result.path))
     how = "up to date:" if result.unchanged else "went on and finished" if result.resumed else "built"
     say(f"{how} {result.path}", bold=True)
-    say(f"{result.documents:,} documents, {result.passages:,} passages, {result.index} index")
+    held = f"{counted(result.documents, 'document')}, {counted(result.passages, 'passage')}"
+    say(f"{held}, {result.index} index")
     if result.unchanged:
         return
     working_s = result.seconds - result.loading_s
@@ -273,24 +277,30 @@ def _summarise(result: "BuildResult") -> None:
     )
     if result.replaced is not None:
         say(f"replaced the store that was there: {result.replaced}", fg="yellow")
-    if result.rejected:
-        listed = ", ".join(str(path) for path in sorted(result.path.glob("segments/*/rejects.jsonl")))
-        say(f"{result.rejected:,} records left out; where and why: {listed}", fg="yellow")
-    filtered = result.removed - result.duplicates
-    if filtered:
-        say(
-            f"{filtered:,} documents removed by filters; what and why: compactds inspect {result.path}",
-            fg="yellow",
-        )
-    if result.contaminated:
-        say(f"{result.contaminated:,} documents held evaluation questions", fg="yellow")
-    if result.duplicates:
-        say(f"{result.duplicates:,} documents occurred twice and are kept once", fg="yellow")
-    if result.duplicate_passages:
-        say(f"{result.duplicate_passages:,} passages repeat others and are left out", fg="yellow")
-    if result.truncated:
-        say(
-            f"{result.truncated:,} passages are longer than the encoder reads; their ends were cut",
-            fg="yellow",
-        )
-    say(f'next: compactds search {result.path} "your question"')
+    listed = ", ".join(str(path) for path in sorted(result.path.glob("segments/*/rejects.jsonl")))
+    for count, one, many, more in (
+        (result.rejected, "record left out", "records left out", f"where and why: {listed}"),
+        (
+            result.removed - result.duplicates,
+            "document removed by filters",
+            "documents removed by filters",
+            f"what and why: {command} inspect {store}",
+        ),
+        (
+            result.contaminated,
+            "document held evaluation questions",
+            "documents held evaluation questions",
+            "",
+        ),
+        (result.duplicates, "document occurred twice", "documents occurred twice", "one copy is kept"),
+        (
+            result.duplicate_passages,
+            "passage repeats another and is left out",
+            "passages repeat others and are left out",
+            "",
+        ),
+        (result.truncated, *TRUNCATED, "what is beyond was cut"),
+    ):
+        if count:
+            say("; ".join(filter(None, (counted(count, one, many), more))), fg="yellow")
+    say(f'next: {command} search {store} "your question"')

@@ -171,8 +171,8 @@ def test_a_summary_says_what_was_left_out(built, tmp_path, monkeypatch):
     lines = run("a", "-o", "store").stdout.splitlines()
     assert lines[0] == "went on and finished store"
     assert f"2 records left out; where and why: {rejects}" in lines
-    assert "3 documents occurred twice and are kept once" in lines
-    assert "4 passages are longer than the encoder reads; their ends were cut" in lines
+    assert "3 documents occurred twice; one copy is kept" in lines
+    assert "4 passages are longer than the encoder reads; what is beyond was cut" in lines
 
 
 def test_a_summary_says_which_store_was_replaced(built):

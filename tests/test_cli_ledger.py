@@ -140,7 +140,7 @@ class TestInspect:
         assert f"2 documents removed by filters; what and why: compactds inspect {tmp_path / 'new'}" in (
             done.stdout
         )
-        assert "1 documents occurred twice and are kept once" in done.stdout
+        assert "1 document occurred twice; one copy is kept" in done.stdout
 
 
 def test_a_ledger_of_nothing_is_a_page_too():

@@ -57,6 +57,20 @@ class TestFields:
     def test_the_text_has_several_names(self, tmp_path, key):
         assert read_one(tmp_path, {key: "x"}).text == "x"
 
+    def test_another_name_of_the_text_is_told_once_unless_it_was_asked_for(self, tmp_path, caplog):
+        path = tmp_path / "r.jsonl"
+        path.write_text('{"id": 1, "text": "x"}\n{"id": 2, "body": "y"}\n{"id": 3, "body": "z"}\n')
+        assert len(list(read_documents(SourceOptions(str(path))))) == 3
+        (told,) = caplog.messages
+        assert told == (
+            f"Text is taken from 'body' where a record has no 'text' (first: {path}:2); "
+            "to take another key, name it in a recipe's `fields`."
+        )
+        caplog.clear()
+        path.write_text('{"id": 2, "body": "y"}\n')
+        assert list(read_documents(SourceOptions(str(path), fields={"text": "body"})))
+        assert caplog.messages == []
+
     def test_the_first_name_with_a_value_counts_and_the_others_stay_attributes(self, tmp_path):
         document = read_one(tmp_path, {"id": None, "_id": "b", "text": "x", "content": "y"})
         assert document.id == "b"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compactds.configs.sizes import counted
 from compactds.indexer.errors import RecordError
 from compactds.indexer.sources.formats import folder_name, is_hub_name, split_suffix
 
@@ -106,12 +107,17 @@ class Record:
 
 @dataclass(slots=True)
 class Notices:
-    """Count files that were read or passed over in a way worth telling, and name the first of each kind."""
+    """Count files that were read or passed over in a way worth telling, and name the first of each kind.
+
+    `text_key` is a record's key, other than "text", that text was taken from without being told to.
+    """
 
     guessed: int = 0
     first_guessed: str = ""
     empty: int = 0
     first_empty: str = ""
+    text_key: str = ""
+    first_text_key: str = ""
 
     def add(self, other: "Notices") -> None:
         """Add what another reader noticed after this one."""
@@ -119,17 +125,26 @@ class Notices:
         self.empty += other.empty
         self.first_guessed = self.first_guessed or other.first_guessed
         self.first_empty = self.first_empty or other.first_empty
+        self.text_key = self.text_key or other.text_key
+        self.first_text_key = self.first_text_key or other.first_text_key
 
     def sentences(self) -> list[str]:
         """Return one sentence for each kind that occurred."""
         told = []
         if self.guessed:
+            files = counted(self.guessed, "file")
             told.append(
-                f"Read {self.guessed:,} files as Windows-1252, being neither UTF-8 nor what they declare "
+                f"Read {files} as Windows-1252, being neither UTF-8 nor what they declare "
                 f"(first: {self.first_guessed})."
             )
         if self.empty:
-            told.append(f"Passed over {self.empty:,} files without text (first: {self.first_empty}).")
+            files = counted(self.empty, "file")
+            told.append(f"Passed over {files} without text (first: {self.first_empty}).")
+        if self.text_key:
+            told.append(
+                f"Text is taken from {self.text_key!r} where a record has no 'text' (first: "
+                f"{self.first_text_key}); to take another key, name it in a recipe's `fields`."
+            )
         return told
 
 

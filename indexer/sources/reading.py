@@ -54,7 +54,7 @@ def read_documents(
             value=options.max_documents,
             remedy="Give at least 1, or leave it out to read all.",
         )
-    documents = _documents(options, files, on_reject or _ignore, notices or Notices(), tell=notices is None)
+    documents = _documents(options, files, on_reject or _ignore, notices)
     return islice(documents, options.max_documents)
 
 
@@ -66,9 +66,17 @@ def _documents(
     options: SourceOptions,
     files: Sequence[InputFile] | None,
     on_reject: OnReject,
-    notices: Notices,
-    *,
-    tell: bool,
+    notices: Notices | None,
+) -> Iterator[Document]:
+    """Yield the documents of a source; say at the end what is worth telling, or leave it in `notices`."""
+    noticed = Notices() if notices is None else notices
+    yield from _read(options, files, on_reject, noticed)
+    for sentence in noticed.sentences() if notices is None else ():
+        logger.warning("%s", sentence)
+
+
+def _read(
+    options: SourceOptions, files: Sequence[InputFile] | None, on_reject: OnReject, notices: Notices
 ) -> Iterator[Document]:
     def pass_over(error: RecordError, raw: str) -> None:
         on_reject(Rejection(clean_text(error.origin), clean_text(error.reason), clean_text(raw[:RAW_LIMIT])))
@@ -83,7 +91,7 @@ def _documents(
     if options.is_hub_dataset:
         from compactds.indexer.sources.hub import read_hub
 
-        shape = DocumentShape(options, name)
+        shape = DocumentShape(options, name, notices=notices)
         yield from _shaped(read_hub(options, shape), shape, reject)
         return
     texts = DocumentFiles(reject, reject if options.allow_empty_text else pass_over, notices)
@@ -93,11 +101,11 @@ def _documents(
             continue
         kind = file.format in DOCUMENT_FORMATS, file.format == "csv"
         if kind not in shapes:
-            shapes[kind] = DocumentShape(options, name, files=kind[0], attributes_are_text=kind[1])
+            shapes[kind] = DocumentShape(
+                options, name, files=kind[0], attributes_are_text=kind[1], notices=notices
+            )
         yield from _shaped(_records(file, texts, shapes[kind], reject), shapes[kind], reject, file)
         _check_unchanged(file)
-    for sentence in notices.sentences() if tell else ():
-        logger.warning("%s", sentence)
 
 
 def _check_unchanged(file: InputFile) -> None:

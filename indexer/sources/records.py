@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compactds.indexer.documents import Document, content_id
 from compactds.indexer.errors import RecordError, SourceError
-from compactds.indexer.sources.options import FIELDS, SKIP_REMEDY, InputFile, Record, SourceOptions
+from compactds.indexer.sources.options import FIELDS, SKIP_REMEDY, InputFile, Notices, Record, SourceOptions
 from compactds.indexer.sources.values import attribute_value, clean_text, flatten
 
 MAX_ID_CHARACTERS = 512
@@ -32,9 +32,18 @@ class DocumentShape:
     """Make documents of the records of one source, all with the same options."""
 
     def __init__(
-        self, options: SourceOptions, source: str, *, files: bool = False, attributes_are_text: bool = False
+        self,
+        options: SourceOptions,
+        source: str,
+        *,
+        files: bool = False,
+        attributes_are_text: bool = False,
+        notices: Notices | None = None,
     ) -> None:
-        """Take `source` for documents that name none; `files` tells that each file is one document."""
+        """Take `source` for documents that name none; `files` tells that each file is one document.
+
+        `notices` is told if text is taken from a key of another name that nobody has named.
+        """
         self._keys = dict(_FILE_KEYS) if files else record_keys(options)
         self._named = set() if files else set(options.fields)
         self._source = source
@@ -45,6 +54,7 @@ class DocumentShape:
         self._allow_empty_text = options.allow_empty_text or self.vector_key is not None
         self._attributes_are_text = attributes_are_text
         self._dimension: int | None = None
+        self._notices = None if files or "text" in self._named else notices
 
     def check_columns(self, columns: Iterable[str], origin: str) -> None:
         """Raise SourceError if a table has no column for text, or none of one that `fields` names."""
@@ -157,6 +167,9 @@ class DocumentShape:
         text = clean_text(value)
         if not self._allow_empty_text and (not text or text.isspace()):
             raise RecordError(f"the text in {key!r} is empty", origin=origin, value=value, remedy=SKIP_REMEDY)
+        if self._notices is not None and key is not None and key != "text":
+            self._notices.add(Notices(text_key=key, first_text_key=origin))
+            self._notices = None  # once is enough
         return key, text
 
     def _line(self, values: Mapping[str, Any], field: str, origin: str) -> tuple[str | None, str]:
