@@ -225,6 +225,8 @@ def _survey(
 ) -> None:
     """Print what the recipe's filters would remove from a sample, with examples."""
     from compactds.cli.ledger import example_lines, ledger_tables, write_ledger
+    from compactds.cli.plan import in_files, tell_stops
+    from compactds.configs.sizes import counted
     from compactds.indexer.survey import survey
 
     with progress() as shown, closing(make_executor(engine, workers)) as executor:
@@ -242,7 +244,9 @@ def _survey(
         say(f"  {line}")
     read = sum(line["documents"] for line in found["sources"])
     kept = sum(line["documents_out"] for line in found["sources"])
-    say(f"{kept:,} of {read:,} documents sampled would be kept; nothing was built")
+    tell_stops(found["stops"])
+    where = in_files(found["sampled"]["files"], found["sampled"]["all_files"])
+    say(f"{kept:,} of {counted(read, 'document')} sampled{where} would be kept; nothing was built")
 
 
 def attribute_types(pairs: Sequence[str]) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """`compactds build --plan`: what a build will make and take; and after a build, whether that was right."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from compactds.configs.recipe import Recipe
     from compactds.datastore.manifest import Manifest
     from compactds.indexer.build import BuildResult
+
+SHOWN_STOPS = 5
+"""Of files that would stop a build, so many are named."""
 
 MEASURED_FROM_PASSAGES = 10_000
 """A smaller store takes next to nothing besides the program, which is not worth another process."""
@@ -69,7 +73,10 @@ def show(planned: dict[str, Any]) -> None:
     corpus, index, memory = planned["corpus"], planned["index"], planned["memory"]
     counted = "counted" if corpus["exact"] else "estimated"
     known = "counted" if corpus["counted"] else "estimated"
-    sampled = f"{corpus['sampled_passages']:,} of {corpus['sampled_documents']:,} sampled records"
+    sampled = (
+        f"{corpus['sampled_passages']:,} passages of {corpus['sampled_documents']:,} records sampled"
+        + in_files(corpus["sampled_files"], corpus["files"])
+    )
     seconds, recall = planned["seconds"], planned["recall"]
     codes = f", {index['lists']:,} lists, codes of {index['code_bytes']} bytes" if index["lists"] else ""
     facts = {
@@ -89,7 +96,24 @@ def show(planned: dict[str, Any]) -> None:
     }
     for name, value in facts.items():
         say(f"{name:<13} {value}")
+    tell_stops(corpus["stops"])
     say("nothing was built")
+
+
+def in_files(sampled: int, all_files: int) -> str:
+    """Return in how many of all files something was sampled; "" where there are no files."""
+    return f" in {sampled:,} of {all_files:,} file{'s' if all_files > 1 else ''}" if all_files else ""
+
+
+def tell_stops(stops: Sequence[str]) -> None:
+    """Print the errors at which a build would stop, the first few, as the build would say them."""
+    if not stops:
+        return
+    one = "a file of the sample cannot be used as it is"
+    many = f"{len(stops):,} of the files sampled cannot be used as they are"
+    say(f"{one if len(stops) == 1 else many}, and the build would stop there:", fg="yellow")
+    for stop in stops[:SHOWN_STOPS]:
+        say(f"  {stop}", fg="yellow")
 
 
 def _filters(parts: dict[str, int]) -> str:

@@ -19,7 +19,7 @@ from compactds.datastore.expectation import SAMPLE_ROWS
 from compactds.datastore.lookup import ENTRY
 from compactds.datastore.memory import held_bytes
 from compactds.datastore.vectors import EXACT_DTYPES
-from compactds.indexer.counting import RecordCount, count_records
+from compactds.indexer.counting import RecordCount
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.errors import EmptyCorpusError
 from compactds.indexer.execution import LocalExecutor
@@ -27,8 +27,8 @@ from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.pipeline import Pipeline, filter_steps, source_options
 from compactds.indexer.progress import LoggedProgress, Progress
+from compactds.indexer.sampling import choose_sample, estimate_records, find_stops
 from compactds.indexer.sources import list_input_files
-from compactds.indexer.survey import sampled_tasks
 from compactds.indexer.workspace import Workspace
 
 SAMPLED_DOCUMENTS = 500
@@ -43,7 +43,8 @@ class Corpus:
     """Hold what a sample of the sources says about all of them.
 
     `counted` tells that `records` is no estimate; `exact` that `passages` is none either, because every
-    record is a passage. `passage_bytes` is what the text of a passage takes on disk.
+    record is a passage. `passage_bytes` is what the text of a passage takes on disk. `stops` are the errors
+    at which the build would stop in the `sampled_files`, the first of each.
     """
 
     records: int
@@ -56,6 +57,9 @@ class Corpus:
     records_per_s: float
     texts: tuple[str, ...]
     dimension: int | None
+    sampled_files: int
+    files: int
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def sample_corpus(
     sources = source_options(recipe)
     files = [list_input_files(options) for options in sources]
     shown.stage("counting", None)
-    counts = [count_records(options, found) for options, found in zip(sources, files, strict=True)]
+    counts = [estimate_records(options, found) for options, found in zip(sources, files, strict=True)]
     if recipe.vectors is not None and len(counts) == 1:
         counts = [RecordCount(len(open_vectors(recipe.vectors)), counted=True)]  # one for each record
     samplers = [replace(options, skip_invalid=True, max_documents=None) for options in sources]
@@ -132,7 +136,13 @@ def sample_corpus(
         workspace, _ = Workspace.open(Path(folder), "plan", "plan")
         executor = LocalExecutor()
         pipeline = Pipeline(workspace, recipe, samplers, filter_steps(recipe), executor, shown)
-        documents = pipeline.documents(list(sampled_tasks(samplers, files, -(-sample // len(sources)))))
+        chosen = choose_sample(samplers, files, -(-sample // len(sources)))
+        try:
+            documents = pipeline.documents(chosen.tasks)
+        except EmptyCorpusError:
+            for stop in find_stops(workspace, sources, chosen.tasks):
+                raise stop from None
+            raise
         options = passage_options(recipe)
         passages = pipeline.passages(documents, options, () if recipe.has_vectors else tuple(encoders))
         seconds = sum(pipeline.ledger.seconds[stage] for stage in ("read", "filter", "split"))
@@ -143,6 +153,7 @@ def sample_corpus(
             )
         tables = [workspace.read_shard(number) for number in range(passages.shards)]
         dimension = _given_dimension(recipe, workspace)
+        stops = tuple(str(stop) for stop in find_stops(workspace, sources, chosen.tasks))
     rows = pa.concat_tables(tables)
     passager = Passager(options, () if recipe.has_vectors else tuple(encoders))
     pairs = zip(rows.column("title").to_pylist(), rows.column("text").to_pylist(), strict=True)
@@ -158,6 +169,9 @@ def sample_corpus(
         records_per_s=read / max(1e-6, seconds),
         texts=tuple(passager.encoded_text(title, text) for title, text in pairs)[:TIMED_PASSAGES],
         dimension=dimension,
+        sampled_files=chosen.files,
+        files=chosen.all_files,
+        stops=stops,
     )
 
 

@@ -77,9 +77,22 @@ class TestDryRun:
         assert "length" in done.stdout
         assert "too_few_words" in done.stdout
         assert "notes.jsonl:10" in done.stdout
-        assert "8 of 11 documents sampled would be kept; nothing was built" in done.stdout
+        assert "8 of 11 documents sampled in 1 of 1 file would be kept; nothing was built" in done.stdout
         assert "\u001b" not in done.stdout
         assert not list(tmp_path.glob("**/manifest.json"))
+
+    def test_names_what_would_stop_the_build(self, tmp_path, recipe):
+        for number in range(7):
+            (tmp_path / f"{number}.jsonl").write_text("{broken\n" if number else '{"text": "x"}\n')
+        done = run("build", tmp_path, "--dry-run", "--workers", "1")
+        assert done.exit_code == 0, done.stderr
+        assert (
+            "6 of the files sampled cannot be used as they are, and the build would stop there" in done.stdout
+        )
+        assert f"{tmp_path / '1.jsonl'}:1: invalid JSON" in done.stdout
+        assert "6.jsonl:1" not in done.stdout
+        done = run("build", tmp_path, "--dry-run", "--workers", "1", "--skip-invalid")
+        assert "would stop" not in done.stdout
 
     def test_as_json(self, recipe):
         found = json.loads(run("build", recipe, "--dry-run", "--sample", "4", "--json").stdout)
