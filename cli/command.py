@@ -21,7 +21,7 @@ STOPPED = 130
 # Errors that a caller makes, whichever part finds them: a recipe, a store on disk, or a server.
 _WRONG_USE_CODES = frozenset(
     {
-        *("config_error", "config_syntax", "unknown_key", "invalid_value"),
+        *("config_error", "config_syntax", "unknown_key", "invalid_value", "invalid_filter"),
         *("invalid_where", "unknown_field", "wrong_type", "invalid_search", "invalid_vector"),
         *("empty_query", "limit_exceeded", "invalid_request", "unsupported_mode", "unsupported_option"),
     }

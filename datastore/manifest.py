@@ -180,12 +180,12 @@ def read_manifest(root: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a path with a null character
         if "\0" not in str(root) and (root / ".build").is_dir():
             raise StoreNotFoundError(
-                f"no datastore at {root} yet: a build into it runs or was interrupted.",
+                f"no datastore at {root} yet: a build into it runs, was interrupted or failed.",
                 value=str(root),
-                remedy="Wait for it to end, or run the same `compactds build` command again.",
+                remedy="Wait for it to end, or run the same `compactds build` command again to go on.",
             ) from None
         raise StoreNotFoundError(
-            f"no datastore at {root}: it holds no {MANIFEST_NAME}.",
+            f"no datastore at {root}: {_why_none(root)}.",
             value=str(root),
             remedy="Give the folder that `compactds build … --out` wrote.",
         ) from None
@@ -214,6 +214,12 @@ def read_manifest(root: Path) -> Manifest:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, CompactdsError) as error:
         raise _damaged(path, f"lacks what format {FORMAT} needs ({error})") from None
+
+
+def _why_none(root: Path) -> str:
+    if root.is_dir():
+        return f"it holds no {MANIFEST_NAME}"
+    return "it is a file" if root.is_file() else "there is no such folder"
 
 
 def _parse(data: Mapping[str, Any]) -> Manifest:

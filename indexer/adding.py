@@ -24,7 +24,7 @@ from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.adding_recipe import recipe_for_adding
 from compactds.indexer.assembling import Assembly
 from compactds.indexer.attribute_types import Kind, resolve
-from compactds.indexer.attributes import MAX_FIELDS
+from compactds.indexer.attributes import MAX_FIELDS, with_article
 from compactds.indexer.build import BuildRun, Outcome, portable
 from compactds.indexer.deleting import held_rows, with_deleted
 from compactds.indexer.disk import disk_errors
@@ -183,7 +183,7 @@ class _Addition(BuildRun):
                 raise _other_type(name, expected, f"to be {given}")
             for kind, (origin, example) in kinds.items():
                 if given is None and resolve([_WITNESSES[expected], Kind(kind)]) is not expected:
-                    raise _other_type(name, expected, f"a {kind}, {example}, at {origin}")
+                    raise _other_type(name, expected, f"{with_article(Kind(kind))}, {example}, at {origin}")
 
     def _leave_out_held(self, workspace: Workspace, documents: Documents) -> None:
         """List the documents that the store holds; raise HeldIdError for those that came with their ids."""

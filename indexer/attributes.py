@@ -107,8 +107,8 @@ class AttributeInference:
                 next(iter(seen.items())),
             )
             raise AttributeTypeError(
-                f"{origin}: attribute {name!r} is {_a(kind)}, {example}, "
-                f"but {_a(other)}, {other_example}, at {other_origin}.",
+                f"{origin}: attribute {name!r} is {with_article(kind)}, {example}, "
+                f"but {with_article(other)}, {other_example}, at {other_origin}.",
                 value=value,
                 remedy=_override_remedy(name),
             )
@@ -190,7 +190,8 @@ def _converted(value: Any, name: str, kind: FieldType) -> Any:
         ) from None
 
 
-def _a(kind: Kind) -> str:
+def with_article(kind: Kind) -> str:
+    """Return a kind as a sentence names one: "an integer"."""
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 

@@ -356,7 +356,9 @@ class BuildRun:
                     self._progress,
                     self._cache,
                 )
-        self._progress.note(f"Index: {plan.kind}, {plan.ram_bytes:,} bytes in memory, because {plan.reason}.")
+        self._progress.note(
+            f"Index: {plan.kind}, {format_bytes(plan.ram_bytes)} in memory, because {plan.reason}."
+        )
         assembly = Assembly(
             shards=passages.shards,
             passages=passages.total,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from compactds.configs.sizes import counted
 from compactds.datastore.manifest import Manifest
 from compactds.indexer.errors import GrownStoreError
 
@@ -32,7 +33,7 @@ def growth(manifest: Manifest) -> list[str]:
     deleted += sum(record.passages - record.live_passages for record in manifest.segments)
     told = []
     if additions:
-        told.append(f"{added:,} documents were added")
+        told.append(counted(added, "document was added", "documents were added"))
     if deleted:
-        told.append(f"{deleted:,} passages were deleted")
+        told.append(counted(deleted, "passage was deleted", "passages were deleted"))
     return told

@@ -341,9 +341,13 @@ class TestWrongUse:
 class TestDamage:
     def test_no_store(self, tmp_path):
         (tmp_path / "file").write_text("")
-        for path in (tmp_path, tmp_path / "absent", tmp_path / "file"):
-            with pytest.raises(StoreNotFoundError, match="no datastore at"):
-                Datastore.open(path)
+        for name, why in (
+            (".", r"it holds no manifest\.json"),
+            ("absent", "there is no such folder"),
+            ("file", "it is a file"),
+        ):
+            with pytest.raises(StoreNotFoundError, match=f"no datastore at .*: {why}"):
+                Datastore.open(tmp_path / name)
 
     def test_a_newer_format(self, copy):
         manifest = json.loads((copy / "manifest.json").read_text())

@@ -178,7 +178,7 @@ class TestAttributes:
                 r"'year' is int64 in the store, but a string, 'long ago', at .*l:1",
             ),
             ("year", 1.5, r"'year' is int64 in the store, but a number, 1.5"),
-            ("subject", 5, r"'subject' is string in the store, but a integer, 5"),
+            ("subject", 5, r"'subject' is string in the store, but an integer, 5"),
             ("open", "yes", r"'open' is bool in the store"),
             ("date", "soon", r"'date' is date in the store, but a string"),
             ("tags", [1, 2], r"'tags' is list<string> in the store"),

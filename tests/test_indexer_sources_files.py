@@ -491,6 +491,11 @@ class TestPdf:
         with pytest.raises(RecordError, match=rf"a\.pdf: {reason}"):
             read_file(tmp_path, "a.pdf", data)
 
+    def test_nothing_but_the_error_tells_of_a_damaged_one(self, tmp_path, caplog):
+        with pytest.raises(RecordError, match=r"a\.pdf: damaged or unreadable PDF"):
+            read_file(tmp_path, "a.pdf", b"%PDF-1.7 nothing else")
+        assert caplog.text == ""
+
     def test_encrypted_ones_and_those_without_text_are_refused(self, tmp_path):
         with pytest.raises(RecordError, match=r"a\.pdf: it is encrypted"):
             read_file(tmp_path, "a.pdf", pdf("x", password="secret"))

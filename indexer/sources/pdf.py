@@ -1,6 +1,7 @@
 """Take text and metadata out of PDF files."""
 
 import io
+import logging
 import re
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,7 @@ def extract_pdf(data: bytes, origin: str) -> Extracted:
     Words broken at the end of a line are put together again. Raise RecordError for a file that is
     damaged, needs a password, or has no text in it.
     """
+    _hush()
     try:
         reader = PdfReader(io.BytesIO(data))
         _unlock(reader, origin)
@@ -39,6 +41,13 @@ def extract_pdf(data: bytes, origin: str) -> Extracted:
         )
     title, attributes = _metadata(reader)
     return Extracted(text, title, {**attributes, "pages": pages})
+
+
+def _hush() -> None:
+    """Keep what pypdf remarks on damaged files from standard error, where it would name none of them."""
+    log = logging.getLogger("pypdf")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.CRITICAL)
 
 
 def _unlock(reader: PdfReader, origin: str) -> None:
