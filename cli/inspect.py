@@ -39,6 +39,9 @@ def inspect(
             "--measure", help="Build the column of each field to see what it takes in memory, however long."
         ),
     ] = False,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print the recipe that the store was built from, as TOML.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say what a store holds, how it was built and what it takes."""
@@ -47,6 +50,9 @@ def inspect(
     if plot is not None:
         check_plot(plot)
     manifest = read_manifest(store)  # and the ledgers: no index is read into memory
+    if recipe:
+        _print_recipe(store, manifest, json=json)
+        return
     few = sum(segment.passages for segment in manifest.segments) <= MEASURED_ROWS
     filters = _filters(store, manifest, measure=measure or few)
     described = describe(manifest) | {"filters": filters} | _account(manifest)
@@ -64,6 +70,21 @@ def inspect(
         for line in lines:
             say(f"  {line}")
         say()
+
+
+def _print_recipe(store: Path, manifest: "Manifest", *, json: bool) -> None:
+    """Print the recipe of a store, after comments on what it does not tell."""
+    from compactds.configs.toml import to_toml
+    from compactds.indexer.stored_recipe import stored_recipe, untold
+
+    ledgers = (_read_ledger(store, segment.name) for segment in manifest.segments)
+    tables = stored_recipe(manifest, [one for ledger in ledgers for one in ledger.get("revisions", ())])
+    if json:
+        say_json(tables)
+        return
+    for sentence in untold(manifest):
+        say(f"# {sentence}")
+    typer.echo(to_toml(tables), nl=False)
 
 
 def _chart(store: Mapping[str, Any]) -> Chart:

@@ -1,6 +1,7 @@
 """What a recipe would remove, and what a build did, as tables, JSON and one page of HTML."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from typer.testing import CliRunner
 from compactds.cli.ledger import example_lines, ledger_page, merged
 from compactds.cli.main import app
 from compactds.configs.recipe import load_recipe
+from compactds.datastore.manifest import read_manifest
 from compactds.indexer.build import build
+from compactds.indexer.errors import BuildError
+from compactds.indexer.stored_recipe import stored_recipe
 
 runner = CliRunner()
 HOSTILE = "<script>alert(1)</script> & \u001b[31m"
@@ -174,3 +178,50 @@ def test_the_ledgers_of_several_segments_add_up():
 def test_only_the_first_examples_of_a_kind_are_shown():
     example = {"filter": "f", "reason": "r", "value": "1", "limit": None, "origin": "o", "excerpt": "text"}
     assert len(list(example_lines([example] * 5))) == 4
+
+
+class TestRecipeOfAStore:
+    def test_builds_the_same_store_again(self, tmp_path, recipe, store):
+        printed = run("inspect", store, "--recipe")
+        assert printed.exit_code == 0, printed.stderr
+        assert printed.stdout.startswith("# Files are named without their folders")
+        again = tmp_path / "again.toml"
+        again.write_text(printed.stdout)
+        assert load_recipe(again) == load_recipe(recipe)
+        assert "up to date" in run("build", again, "--out", store).stdout
+        assert json.loads(run("inspect", store, "--recipe", "--json").stdout)["name"] == "mine"
+
+    def test_can_be_appended_to(self, tmp_path, store):
+        again = tmp_path / "again.toml"
+        again.write_text(run("inspect", store, "--recipe").stdout + '[[filters]]\nfilter = "language"\n')
+        assert [table.filter for table in load_recipe(again).filters] == ["length", "language"]
+
+    def test_says_what_came_since(self, tmp_path, store):
+        line = {"id": "new", "text": "five six seven eight nine", "v": np.eye(11)[0].tolist()}
+        (tmp_path / "more.jsonl").write_text(json.dumps(line))
+        added = run("add", store, tmp_path / "more.jsonl", "--vector-field", "v")
+        assert added.exit_code == 0, added.stderr
+        assert run("delete", store, "--id", "d0").exit_code == 0
+        second = run("inspect", store, "--recipe").stdout.splitlines()[1]
+        assert "Since then, 1 document" in second
+        assert second.endswith("What was added came from more.jsonl.")
+
+    def test_names_files_of_filters_beside_it_and_commits(self, store):
+        manifest = read_manifest(store)
+        resolved = {
+            "sources": [
+                {"path": "hf:owner/name"},
+                {"path": "hf:owner/name", "revision": "v1"},
+                {"path": "a.csv"},
+            ],
+            "filters": [{"filter": "banned", "words": ["mine", "words.txt"]}],
+        }
+        kept = replace(manifest, recipe={"resolved": resolved, "files": ["words.txt"]})
+        found = [{"dataset": "owner/name", "revision": "v1", "commit": "c0ffee"}]
+        tables = stored_recipe(kept, found)
+        assert [source.get("revision") for source in tables["sources"]] == [None, "c0ffee", None]
+        assert tables["filters"] == [{"filter": "banned", "words": ["mine", "./words.txt"]}]
+
+    def test_is_missing_where_no_build_made_the_store(self, store):
+        with pytest.raises(BuildError, match="keeps no recipe"):
+            stored_recipe(replace(read_manifest(store), recipe={}))
