@@ -251,3 +251,12 @@ def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(tmp_path):
     found = run(tmp_path / "a.jsonl", "--vector-field", "vector", "--out", tmp_path / "store", "--no-cache")
     assert found.exit_code == 0, found.output
     assert "400 documents" in found.output
+
+
+def test_a_misspelt_filter_is_wrong_use_as_a_misspelt_key_is(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[[sources]]\npath = "a.txt"\n[[filters]]\nfilter = "lenght"\n')
+    (tmp_path / "a.txt").write_text("light")
+    done = run(recipe, "--out", tmp_path / "store")
+    assert done.exit_code == 2
+    assert "Did you mean 'length'?" in done.stderr
