@@ -1,6 +1,5 @@
 """Infer the schema of attributes as documents stream by, and turn attributes into typed columns."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -12,8 +11,6 @@ from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.attribute_types import Kind, convert, kind_of, resolve, shown
 from compactds.indexer.documents import Document
 from compactds.indexer.errors import AttributeTypeError
-
-logger = logging.getLogger(__name__)
 
 RESERVED_NAMES = frozenset({"document_id", "title", "source", "id", "text"})
 MAX_NAME_CHARACTERS = 128
@@ -71,8 +68,6 @@ class AttributeInference:
 
     def schema(self) -> Schema:
         """Return the type of every field seen, in order of name."""
-        for name in sorted(self._overrides.keys() - self._seen.keys()):
-            logger.warning("no document has the attribute %r that is given a type", name)
         return Schema({name: self._type(name) for name in sorted(self._seen)})
 
     def to_json(self) -> dict[str, Any]:

@@ -4,11 +4,12 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from compactds.configs.recipe import Recipe
-from compactds.configs.sizes import format_bytes
+from compactds.configs.sizes import counted, format_bytes
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, EncoderSpec, vectors_spec
 from compactds.datastore.encoders.base import Steady
@@ -58,7 +59,8 @@ class ReplacedStore:
     passages: int
 
     def __str__(self) -> str:
-        return f"{self.name!r}, {self.passages:,} passages of {self.documents:,} documents"
+        held = f"{counted(self.passages, 'passage')} of {counted(self.documents, 'document')}"
+        return f"{self.name!r}, {held}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,9 @@ class BuildRun:
         pipeline = Pipeline(workspace, self._recipe, self._sources, steps, self._executor, self._progress)
         documents = pipeline.documents(list(plan_reading(self._sources, self._files)))
         for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
-            self._progress.note(f"No document has the attribute {name!r}, which is given a type.")
+            near = get_close_matches(name, documents.inference.names(), n=1, cutoff=0.6)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            self._progress.note(f"No document has the attribute {name!r}, which is given a type.{meant}")
         schema = self._schema(workspace, documents)
         with pipeline.ledger.timed("load encoders"):
             encoders = self._load_encoders(workspace)

@@ -44,7 +44,8 @@ def count_records(options: SourceOptions, files: Sequence[InputFile]) -> RecordC
                 f"{options.no_such_path}How many records the dataset {options.path} has is not known before "
                 "it is read.",
                 value=options.path,
-                remedy="Set max_documents for this source in a recipe to plan with so many.",
+                remedy="Check the path, if that is what it is. " * options.is_hub_by_looks
+                + "Set max_documents for this source in a recipe to plan with so many.",
             )
         return RecordCount(limit, counted=False)
     lines = [file for file in files if file.format in ("jsonl", "csv")]

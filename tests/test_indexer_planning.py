@@ -72,7 +72,10 @@ class TestCounting:
     def test_a_dataset_of_the_hub_needs_a_limit(self):
         recipe = recipe_for(["hf:owner/name"])
         (options,) = source_options(recipe)
-        with pytest.raises(BuildError, match="not known before it is read"):
+        with pytest.raises(BuildError, match=r"^How many .* not known before it is read\. Set max_documents"):
+            count_records(options, [])
+        (options,) = source_options(recipe_for(["owner/name"]))
+        with pytest.raises(BuildError, match=r"^There is no file or folder .* Check the path, if"):
             count_records(options, [])
         (options,) = source_options(recipe_for(["hf:owner/name"], {"sources.max_documents": 9}))
         assert count_records(options, []).records == 9

@@ -89,5 +89,6 @@ def _unavailable(options: SourceOptions, place: str, error: Exception) -> Source
     return SourceError(
         f"{options.no_such_path}{place} cannot be read: {reason}.",
         value=options.path,
-        remedy="Check the name, the configuration, the split, the revision, and the network.",
+        remedy="Check the path, if that is what it is. " * options.is_hub_by_looks
+        + "Check the name, the configuration, the split, the revision, and the network.",
     )
