@@ -395,7 +395,7 @@ class TestBadInput:
         wanted = recipe(tmp_path / "data", tiny_model)
         result = build(wanted, tmp_path / "store", encoder=encoder, progress=Notes())
         assert (result.documents, result.rejected) == (1, 1)
-        assert any("1 files without text" in note and "b.txt" in note for note in notes)
+        assert any("1 file without text" in note and "b.txt" in note for note in notes)
         (rejects,) = (tmp_path / "store").glob("segments/*/rejects.jsonl")
         assert json.loads(rejects.read_text())["reason"] == "no text in the file"
 
