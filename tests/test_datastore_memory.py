@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
+from compactds.configs.sizes import parse_bytes
 from compactds.datastore import memory
 from compactds.datastore.ann.choose import BudgetError, choose_index
 from compactds.datastore.ann.list_map import REMEMBERED_FILTERS, ListMap
@@ -186,7 +187,8 @@ class TestLeast:
     def test_the_least_that_is_named_does(self, kind, rows):
         with pytest.raises(BudgetError) as caught:
             choose_index(rows, 384, memory_bytes=1, kind=kind)
-        least = int(re.search(r"at least ([\d,]+) bytes", caught.value.remedy)[1].replace(",", ""))
-        assert choose_index(rows, 384, memory_bytes=least, kind=kind).ram_bytes <= least
+        least = parse_bytes(re.search(r"at least ([\d.]+\w+)", caught.value.remedy)[1])
+        needed = choose_index(rows, 384, memory_bytes=least, kind=kind).ram_bytes
+        assert needed <= least
         with pytest.raises(BudgetError):
-            choose_index(rows, 384, memory_bytes=least - 1, kind=kind)
+            choose_index(rows, 384, memory_bytes=needed - 1, kind=kind)
