@@ -107,7 +107,8 @@ def grow(real: NDArray[np.floating], rows: int, folder: Path) -> None:
     out = np.lib.format.open_memmap(
         folder / "vectors.npy", mode="w+", dtype=np.float16, shape=(rows, dimension)
     )
-    out[: min(rows, len(real))] = real[:rows]
+    drawn = np.sort(np.random.default_rng(2).permutation(len(real))[:rows])  # of all files, as queries are
+    out[: len(drawn)] = real[drawn]
     if rows > len(real):
         known = real.astype(np.float32)
         index = faiss.index_factory(
