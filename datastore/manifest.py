@@ -21,6 +21,10 @@ HELD_OUT = "passages of the store"
 SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 
 
+REACH_NUMBERS = {"level", "slope", "bend", "spread"}
+MOST_REACH = 1e9
+
+
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
     """Hold what a segment's ANN index is: its kind, its file and the parameters it was built with.
@@ -245,6 +249,7 @@ def _parse_memory(data: Mapping[str, Any] | None) -> MemoryRecord | None:
 def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
     fields = dict(data)
     fields["index"] = IndexRecord(**data["index"])
+    _check_reach(fields["index"].reach)
     fields["files"] = _parse_files(data["files"])
     for name in (data["name"], data["index"]["file"], *data["files"]):
         _check_name(name)
@@ -260,6 +265,17 @@ def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
     if data.get("deletions") is not None:
         fields["deletions"] = _parse_deletions(data["deletions"], data)
     return SegmentRecord(**fields)
+
+
+def _check_reach(reach: Any) -> None:
+    """Raise ValueError unless a reach is four numbers, or none."""
+    if reach is None:
+        return
+    if not isinstance(reach, Mapping) or set(reach) != REACH_NUMBERS:
+        raise ValueError(f"the reach of an index is {reach!r}")
+    for name, number in reach.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < MOST_REACH:
+            raise ValueError(f"{name} of the reach of an index is {number!r}")
 
 
 def _parse_deletions(data: Mapping[str, Any], segment: Mapping[str, Any]) -> DeletionRecord:

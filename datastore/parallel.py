@@ -44,10 +44,12 @@ def share_out(task: Callable[[slice], list[Result]], count: int) -> list[Result]
     slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     if len(slices) < 2:
         return [result for part in slices for result in alone(task, part)]
-    parts = _workers(workers).map(lambda part: alone(task, part), slices)
+    parts = _workers(workers, os.getpid()).map(lambda part: alone(task, part), slices)
     return [result for part in parts for result in part]
 
 
 @lru_cache(maxsize=1)
-def _workers(count: int) -> ThreadPoolExecutor:
+def _workers(count: int, process: int) -> ThreadPoolExecutor:
+    """Return the threads of a process; those of the one it was forked from do not run in it."""
+    del process
     return ThreadPoolExecutor(count, thread_name_prefix="compactds-search")

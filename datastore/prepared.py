@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
 from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import Plan, choose_plan
@@ -65,7 +66,7 @@ class PreparedSearch:
 
     def _settle(self, queries: Vectors, scores: Scores, rows: Rows) -> Neighbours | None:
         """Return the `k` best of each query; those whose order is open are ranked again, from all scores."""
-        open_order = np.flatnonzero(~settled(scores))
+        open_order = np.flatnonzero(~settled(scores) | (rows[:, -1] == NO_ROW))
         scores, rows = scores[:, : self.k], rows[:, : self.k]
         for place in open_order.tolist():
             query = queries[place : place + 1]

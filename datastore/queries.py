@@ -49,7 +49,9 @@ class Queries:
         """Return the queries at some places, as a list of them."""
         chosen = list(places)
         truncated = [self.truncated[place] for place in chosen]
-        return Queries(self.proposing[chosen], self.deciding[chosen], truncated, False)
+        proposing = self.proposing[chosen]
+        deciding = proposing if self.deciding is self.proposing else self.deciding[chosen]
+        return Queries(proposing, deciding, truncated, False)
 
 
 def check_mode(mode: Any) -> None:
@@ -181,6 +183,7 @@ def query_scale(vector: Vectors, encoder: EncoderSpec) -> np.float32 | None:
 
     It is found for one vector at a time, so that a query is the same to the bit alone and in a batch.
     """
+    vector = np.ascontiguousarray(vector)  # in strides, it would be added up in another order
     with np.errstate(over="ignore"):
         squared = float(vector.dot(vector))
     if not 0 < squared < math.inf:

@@ -59,10 +59,7 @@ def rank(
         places.setdefault(expression, []).append(place)
     answers: dict[int, Answer] = {}
     for expression, group in places.items():
-        part = Queries(
-            queries.proposing[group], queries.deciding[group], [queries.truncated[n] for n in group], False
-        )
-        found = _rank_alike(segments, offsets, part, effort, expression, clock)
+        found = _rank_alike(segments, offsets, queries.at(group), effort, expression, clock)
         answers.update(zip(group, found, strict=True))
     return [answers[place] for place in range(len(expressions))]
 

@@ -6,7 +6,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from compactds.datastore.ann.base import AnnIndex
+from compactds.datastore.ann.base import NO_ROW, AnnIndex
 from compactds.datastore.ann.ivf import IvfIndex
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import Rows, Scores, refining, settled
@@ -46,9 +46,10 @@ class Refiner:
                 found += [None] * len(part)
                 continue
             scores, rows = self.answer(part, wanted, parameters)
+            sure = settled(scores) & (rows[:, -1] != NO_ROW)
             found += [
-                (theirs[:k], best[:k]) if sure else None
-                for theirs, best, sure in zip(scores, rows, settled(scores), strict=True)
+                (theirs[:k], best[:k]) if certain else None
+                for theirs, best, certain in zip(scores, rows, sure, strict=True)
             ]
         return found
 

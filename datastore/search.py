@@ -9,7 +9,7 @@ import numpy as np
 from compactds.datastore.ann.base import NO_ROW, Rows, Scores
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.parallel import share_out
+from compactds.datastore.parallel import alone, share_out
 from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort
 from compactds.datastore.refining import Refiner
@@ -42,7 +42,7 @@ def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Bitmap | None
     """Score every allowed row exactly, in bounded memory, for a batch of queries."""
     total = vectors.rows if allowed is None else allowed.count
     if len(queries) < MATRIX_FROM_QUERIES:
-        return [Ranking(*vectors.best_of_all(query, k, allowed), total) for query in queries]
+        return _one_by_one(vectors, queries, k, allowed)
     rankings = [EMPTY] * len(queries)
     for numbers, block in vectors.blocks(None if allowed is None else allowed.rows()):
         with _matrix_turn:
@@ -50,10 +50,28 @@ def scan(vectors: ExactVectors, queries: Vectors, k: int, allowed: Bitmap | None
         for place, ranking in enumerate(rankings):
             scores = np.concatenate((ranking.scores, products[place]))
             rankings[place] = Ranking(*ordered(scores, np.concatenate((ranking.rows, numbers)), k), total)
-    return [  # with the scores that every other way of finding them gives
-        replace(rescore(vectors, query, ranking.rows, k), scored=total)
-        for query, ranking in zip(queries, rankings, strict=True)
-    ]
+
+    def rescored_part(part: slice) -> list[Ranking]:
+        return [  # with the scores that every other way of finding them gives
+            replace(rescore(vectors, query, ranking.rows, k), scored=total)
+            for query, ranking in zip(queries[part], rankings[part], strict=True)
+        ]
+
+    rescored = alone(rescored_part, slice(0, len(queries)))
+    # Damaged rows, which hold no numbers, may have taken the places of others.
+    short = [place for place, ranking in enumerate(rescored) if len(ranking.rows) < min(k, total)]
+    for place, ranking in zip(short, _one_by_one(vectors, queries[short], k, allowed), strict=True):
+        rescored[place] = ranking
+    return rescored
+
+
+def _one_by_one(vectors: ExactVectors, queries: Vectors, k: int, allowed: Bitmap | None) -> list[Ranking]:
+    total = vectors.rows if allowed is None else allowed.count
+
+    def answer(part: slice) -> list[Ranking]:
+        return [Ranking(*vectors.best_of_all(query, k, allowed), total) for query in queries[part]]
+
+    return alone(answer, slice(0, len(queries)))
 
 
 def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Ranking:

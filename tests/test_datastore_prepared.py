@@ -92,3 +92,20 @@ def test_a_batch_gets_what_its_vectors_get_alone_copies_among_the_rows_or_not(st
     alone = [store.nearest(query, k=200).rows[0] for query in queries]
     np.testing.assert_array_equal(copied, np.stack(alone))
     assert store.nearest(queries[:0]).rows.shape == (0, 10)
+
+
+def test_lists_that_hold_fewer_rows_than_are_wanted_leave_no_gaps(store, queries):
+    for query in queries[:20]:
+        for wanted in (150, 400, 900):
+            found = store.nearest(query, k=wanted, candidates=wanted, effort=2)
+            assert (found.rows >= 0).all()
+            assert len(np.unique(found.rows)) == wanted
+
+
+def test_a_vector_in_strides_scores_as_one_in_a_row(store, queries):
+    strided = np.asfortranarray(queries)
+    together = store.nearest(strided)
+    for place, query in enumerate(queries):
+        found = store.nearest(strided[place])
+        np.testing.assert_array_equal(found.scores, store.nearest(query).scores)
+        np.testing.assert_array_equal(found.scores[0], together.scores[place])

@@ -7,6 +7,7 @@ from compactds.datastore.ann.base import NO_ROW, Bounds
 from compactds.datastore.ann.ivf import IvfIndex, build_ivf, code_shape, open_ivf
 from compactds.datastore.ann.reach import Reach, measure_reach
 from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.manifest import REACH_NUMBERS, _parse_segment
 
 ROWS, DIMENSION = 20_000, 24
 
@@ -106,3 +107,30 @@ def test_a_fit_that_would_grow_again_far_out_is_made_straight():
     reach = measure_reach(Flat(), np.zeros((128, 4), np.float32))
     assert isinstance(reach, Reach)
     assert reach.bend <= 0
+
+
+@pytest.mark.parametrize("length", [1e-3, 20.0, 1_000.0])
+def test_vectors_of_any_length_are_fitted(array, tmp_path, length):
+    longer = array[:8_000] * np.float32(length)
+    shape = code_shape(DIMENSION, 12)
+    build_ivf(tmp_path / "i", iter([longer]), dimension=DIMENSION, sample=longer, lists=50, shape=shape)
+    reach = measure_reach(open_ivf(tmp_path / "i"), longer[::60])
+    assert np.isfinite([reach.level, reach.slope, reach.bend, reach.spread]).all()
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [[1, 2, 3, 4], {"level": 1}, dict.fromkeys(REACH_NUMBERS, "1"), dict.fromkeys(REACH_NUMBERS, 10**400)],
+)
+def test_a_manifest_with_another_reach_than_four_numbers_is_refused(reach):
+    record = {
+        "kind": "ivf",
+        "file": "ann.faiss",
+        "parameters": {},
+        "ram_bytes": 1,
+        "reason": "",
+        "reach": reach,
+    }
+    segment = {"name": "1-" + "0" * 16, "index": record, "files": {}}
+    with pytest.raises(ValueError, match="reach"):
+        _parse_segment(segment)

@@ -69,6 +69,14 @@ def test_the_best_of_all_rows_are_those_of_any_other_way(tmp_path, array, allowe
     np.testing.assert_array_equal(scores, expected[0])
 
 
+def test_damaged_rows_take_no_places_in_a_batch_either(tmp_path, array):
+    array[10:60] = np.nan
+    vectors = stored(tmp_path, array, "float16")
+    for ranking in scan(vectors, array[100:112], 30, None):
+        assert len(ranking.rows) == 30
+        assert not set(ranking.rows) & set(range(10, 60))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_equal_scores_order_by_row_and_damaged_rows_come_nowhere(tmp_path, array, dtype):
     array = np.round(array[:, :8])

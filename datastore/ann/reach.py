@@ -91,8 +91,8 @@ def _fitted(
     for rank, gap, hits in zip(ranks, gaps, above, strict=True):
         if not len(gap):
             continue
-        edges = np.linspace(gap.min(), gap.max() + 1e-6, BINS + 1)
-        bins = np.digitize(gap.ravel(), edges) - 1
+        edges = np.linspace(gap.min(), gap.max(), BINS + 1)
+        bins = np.minimum(np.digitize(gap.ravel(), edges) - 1, BINS - 1)  # the last bin holds its end
         rows = np.bincount(bins, weights=np.broadcast_to(sizes, gap.shape).ravel(), minlength=BINS)
         met = np.bincount(bins, weights=hits.ravel(), minlength=BINS)
         centres = (edges[:-1] + edges[1:]) / 2
