@@ -5,8 +5,9 @@ run as many teams as requests, each waiting for the others' cores.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -17,19 +18,26 @@ MOST_QUERIES_A_TASK = 64
 Result = TypeVar("Result")
 
 
-def alone(task: Callable[[slice], list[Result]], part: slice) -> list[Result]:
-    """Return what `task` gives for a slice, with faiss working in the calling thread alone.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have faiss work in the calling thread alone.
 
     The number of faiss's threads is the calling thread's own setting, and is put back.
     """
     before = faiss.omp_get_max_threads()
-    if before == 1:
-        return task(part)
     faiss.omp_set_num_threads(1)
     try:
-        return task(part)
+        yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def alone(task: Callable[[slice], list[Result]], part: slice) -> list[Result]:
+    """Return what `task` gives for a slice, with faiss working in the calling thread alone."""
+    if faiss.omp_get_max_threads() == 1:
+        return task(part)
+    with one_thread():
+        return task(part)
 
 
 def share_out(task: Callable[[slice], list[Result]], count: int) -> list[Result]:

@@ -165,15 +165,16 @@ def two_threads():
     faiss.omp_set_num_threads(before)
 
 
-def test_two_builds_are_equal_to_the_byte(built, vectors, tmp_path, two_threads):
+def test_two_builds_are_equal_to_the_byte_with_any_number_of_threads(built, vectors, tmp_path, two_threads):
     record, _ = built
     plan = IndexPlan(record.kind, 0, list_count(ROWS), "", record.parameters.get("code_bytes", 0))
     contents = []
-    for name in "ab":
+    for name, threads in (("one", 1), ("two", 2), ("again", 2)):
+        faiss.omp_set_num_threads(threads)
         (tmp_path / name).mkdir()
         made = write_index(tmp_path / name, plan, store_vectors(tmp_path / name, vectors))
         contents.append((tmp_path / name / made.file).read_bytes())
-    assert contents[0] == contents[1]
+    assert contents[0] == contents[1] == contents[2]
 
 
 def test_a_graph_in_pieces_is_searched_as_far_as_it_reaches(queries):

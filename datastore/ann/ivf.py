@@ -22,6 +22,7 @@ from compactds.datastore.ann.list_map import ListMap
 from compactds.datastore.ann.reach import Reach
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.parallel import one_thread
 
 TRAINING_ROWS_PER_LIST = 64
 LEAST_TRAINING_ROWS_PER_LIST = 39
@@ -238,7 +239,10 @@ def training_rows(rows: int, lists: int) -> int:
 def build_ivf(
     path: Path, blocks: Iterator[Vectors], *, dimension: int, sample: Vectors, lists: int, shape: CodeShape
 ) -> dict[str, int]:
-    """Train on `sample`, add all vectors in `blocks` in order, write the index; return its parameters."""
+    """Train on `sample`, add all vectors in `blocks` in order, write the index; return its parameters.
+
+    Training takes one thread, as its outcome would depend on how many there are; adding takes all.
+    """
     factory = f"OPQ{shape.quantisers}_{shape.rotated},IVF{lists},PQ{shape.quantisers}x4fs"
     index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     rotation = faiss.downcast_VectorTransform(index.chain.at(0))
@@ -249,12 +253,14 @@ def build_ivf(
     rotation.niter = ROTATION_ROUNDS
     ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
     ivf.cp.min_points_per_centroid = 1  # `list_count` has seen to it; faiss would write to stderr
-    index.train(sample)
+    with one_thread():
+        index.train(sample)
     for block in blocks:
         index.add(block)
     exact_centroids = ivf.quantizer
     if lists >= COARSE_CODES_FROM_LISTS:
-        coarse = _coarse_quantizer(faiss.downcast_index(exact_centroids))
+        with one_thread():
+            coarse = _coarse_quantizer(faiss.downcast_index(exact_centroids))
         ivf.quantizer = coarse[0]
     faiss.write_index(index, str(path))
     ivf.quantizer = exact_centroids
