@@ -24,7 +24,7 @@ from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundl
 from compactds.indexer.disk import disk_errors, remove_leftovers
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
-from compactds.indexer.encoding import EncodingCount, GivenVectors, encode_shards, take_given_vectors
+from compactds.indexer.encoding import EncodingCount, GivenVectors, Spread, encode_shards, take_given_vectors
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import CONTAMINATED_FILE
@@ -44,6 +44,7 @@ from compactds.indexer.reading import REJECTS_FILE, plan_reading
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
 from compactds.indexer.revisions import Revision, pinned, unchanging
 from compactds.indexer.sources import content_hint, list_input_files
+from compactds.indexer.spread_encoding import spread_encoding
 from compactds.indexer.workspace import ENCODERS_FOLDER, WORK_FOLDER, Workspace, build_key, locked
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
@@ -110,6 +111,7 @@ def build(
     build is gone on with when the same recipe over the same inputs is built again; if nothing changed
     since the store was built, nothing is done. `encoder` is used in place of loading the recipe's.
     `executor` runs the stages over documents, this process if left out; the store is the same whoever does.
+    One that spreads encoding has its workers load the recipe's encoders, if those compute on a CPU.
     Vectors that `cache` holds are taken from there, and new ones are kept in it. A store that was added to
     or deleted from since it was built, and whose recipe or inputs have changed, is built over with `replace`
     only.
@@ -359,6 +361,7 @@ class BuildRun:
                     role_dtype,
                     self._progress,
                     self._cache,
+                    self._spread(workspace, encoders, role, role_dtype),
                 )
         self._progress.note(
             f"Index: {plan.kind}, {format_bytes(plan.ram_bytes)} in memory, because {plan.reason}."
@@ -373,6 +376,20 @@ class BuildRun:
             plan=plan,
         )
         return assembly, counts
+
+    def _spread(
+        self, workspace: Workspace, encoders: Mapping[str, Encoder], role: str, dtype: str
+    ) -> Spread | None:
+        """Return what has the executor's workers encode for a role; None where this process does it."""
+        if self._given is not None or not self._executor.spreads_encoding:
+            return None
+        config = self._recipe.exact_encoder if role == "exact" else None
+        loaded_as = "ann" if config is None else "exact"
+        options = EncoderOptions(**(config or self._recipe.encoder).model_dump())
+        passages = self._passage_options()
+        return spread_encoding(
+            self._executor, workspace, encoders, role, loaded_as, options, passages, dtype, self._cache
+        )
 
     def _tell_of_cache(self, encoders: Mapping[str, Encoder]) -> None:
         """Say where vectors are kept, if any are."""

@@ -190,11 +190,12 @@ class _PassageRows:
 
 @lru_cache(maxsize=2)
 def _passager(options: PassageOptions, measures: tuple[Measure | Tokenizer, ...]) -> Passager:
-    loaded = [_token_measure(measure) if isinstance(measure, Tokenizer) else measure for measure in measures]
+    loaded = [token_measure(measure) if isinstance(measure, Tokenizer) else measure for measure in measures]
     return Passager(options, loaded)
 
 
-def _token_measure(tokenizer: Tokenizer) -> TokenMeasure:
+def token_measure(tokenizer: Tokenizer) -> TokenMeasure:
+    """Read a tokenizer, to measure texts with it."""
     if tokenizer.path is None:
         return TokenMeasure(tokenizer.spec, None)
     serialised = tokenizer.path.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The second stage of a build: one vector for every passage, shard by shard."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from compactds.indexer.embedding_cache import CacheOptions, EmbeddingCache, text
 from compactds.indexer.errors import BuildError
 from compactds.indexer.passages import Passager
 from compactds.indexer.progress import Progress
-from compactds.indexer.workspace import Workspace
+from compactds.indexer.workspace import Workspace, settled
 
 ENCODE_AT_ONCE = 512
 """Passages handed to an encoder together; progress is told after each hand-over."""
@@ -35,6 +36,10 @@ class EncodingCount:
     cached: int = 0
 
 
+Spread = Callable[[Sequence[int], Progress], Iterator[tuple[EncodingCount, int]]]
+"""Has shards encoded by others: yields the count of each, and the bytes its cache dropped, in order."""
+
+
 def encode_shards(
     workspace: Workspace,
     shards: int,
@@ -44,28 +49,52 @@ def encode_shards(
     dtype: str,
     progress: Progress,
     cache: CacheOptions | None = None,
+    spread: Spread | None = None,
 ) -> tuple[EncodingCount, ...]:
     """Encode the passages of all shards that have no vectors yet; return the count of every shard.
 
     A shard is encoded in an order that depends on nothing but the shard, so a resumed build computes
     exactly what an uninterrupted one does. Vectors that `cache` holds are taken from there, if the encoder
-    is a `Steady` one; they are the ones that would be computed.
+    is a `Steady` one; they are the ones that would be computed. Two shards or more are given to `spread`,
+    if there is one.
     """
-    counts: list[EncodingCount] = []
-    known = open_cache(cache, encoder, dtype)
+    counts: dict[int, EncodingCount] = {}
     for number in range(shards):
-        state = f"encoded-{role}-{number:06d}"
-        saved = workspace.read_state(state) if workspace.has_vectors(number, role) else None
+        saved = saved_count(workspace, number, role)
         if saved is not None:
-            count = EncodingCount(**saved)
+            counts[number] = saved
             progress.advance(len(workspace.read_shard(number, ["ordinal"])))
-        else:
+    missing = [number for number in range(shards) if number not in counts]
+    dropped_bytes = 0
+    if spread is not None and len(missing) > 1:
+        for number, (count, dropped) in zip(missing, spread(missing, progress), strict=True):
+            counts[number] = count
+            dropped_bytes += dropped
+    else:
+        known = open_cache(cache, encoder, dtype)
+        for number in missing:
             count = encode_shard(workspace, number, encoder, role, passager, dtype, progress, known)
-            workspace.write_state(state, asdict(count))
-        counts.append(count)
-    if known is not None:
-        _tell(known, sum(count.cached for count in counts), progress)
-    return tuple(counts)
+            save_count(workspace, number, role, count)
+            counts[number] = count
+        dropped_bytes = 0 if known is None else known.dropped_bytes
+    _tell(sum(count.cached for count in counts.values()), dropped_bytes, progress)
+    return tuple(counts[number] for number in range(shards))
+
+
+def saved_count(workspace: Workspace, number: int, role: str) -> EncodingCount | None:
+    """Return the count of a shard that is encoded, None if it has yet to be."""
+    saved = workspace.read_state(_mark(number, role)) if workspace.has_vectors(number, role) else None
+    return None if saved is None else EncodingCount(**saved)
+
+
+def save_count(workspace: Workspace, number: int, role: str, count: EncodingCount) -> None:
+    """Mark a shard as encoded; two processes may do so at once."""
+    with settled(workspace.root / f"{_mark(number, role)}.json") as beside:
+        beside.write_text(json.dumps(asdict(count)))
+
+
+def _mark(number: int, role: str) -> str:
+    return f"encoded-{role}-{number:06d}"
 
 
 def encode_shard(
@@ -144,12 +173,12 @@ def _check_finite(vectors: NDArray[Any], model: str, shard: int, dtype: str) -> 
         )
 
 
-def _tell(cache: EmbeddingCache, cached: int, progress: Progress) -> None:
+def _tell(cached: int, dropped_bytes: int, progress: Progress) -> None:
     if cached:
         progress.note(f"{cached:,} vectors came from the embedding cache.")
-    if cache.dropped_bytes:
+    if dropped_bytes:
         progress.note(
-            f"The embedding cache is full: {cache.dropped_bytes:,} bytes, used longest ago, were dropped."
+            f"The embedding cache is full: {dropped_bytes:,} bytes, used longest ago, were dropped."
         )
 
 

@@ -38,6 +38,14 @@ class Executor(Protocol):
         """Return how many tasks run at a time."""
         ...
 
+    @property
+    def spreads_encoding(self) -> bool:
+        """Say whether encoders are to be loaded by its workers, which may have more cores than this machine.
+
+        Otherwise the process that builds encodes, with all cores and one copy of the model.
+        """
+        ...
+
     def map(
         self, function: StageFunction, context: Any, tasks: Sequence[Any], report: Report
     ) -> Iterator[dict[str, Any]]:
@@ -64,6 +72,8 @@ class LocalExecutor:
     Processes are started when a stage first has more than one task, and serve all stages after it. They
     end with this process, however it ends.
     """
+
+    spreads_encoding = False
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:

@@ -258,18 +258,8 @@ class Pipeline:
         """
         if options is None:
             return (), self._executor
-        measures: list[Measure | Tokenizer] = []
-        for number, encoder in enumerate(encoders):
-            if encoder.spec.max_tokens is None:
-                measures.append(Tokenizer(None, encoder.spec))
-                continue
-            tokenizer = tokenizer_json(encoder)
-            if tokenizer is None:
-                return tuple(encoders), LocalExecutor(1)
-            path = self._workspace.root / f"tokenizer-{number}.json"
-            write_atomic(path, tokenizer.encode())
-            measures.append(Tokenizer(path, encoder.spec))
-        return tuple(measures), self._executor
+        tokenizers = write_tokenizers(self._workspace, encoders)
+        return (tuple(encoders), LocalExecutor(1)) if tokenizers is None else (tokenizers, self._executor)
 
     @property
     def _drops(self) -> tuple[Path, Path, Path]:
@@ -356,6 +346,22 @@ def filter_steps(recipe: Recipe) -> tuple[FilterStep, ...]:
         steps = (*steps, FilterStep(options, everywhere))
     compiled(steps)
     return steps
+
+
+def write_tokenizers(workspace: Workspace, encoders: Sequence[Encoder]) -> tuple[Tokenizer, ...] | None:
+    """Write the tokenizers of encoders for other processes; None if an encoder gives its own not away."""
+    tokenizers: list[Tokenizer] = []
+    for number, encoder in enumerate(encoders):
+        if encoder.spec.max_tokens is None:
+            tokenizers.append(Tokenizer(None, encoder.spec))
+            continue
+        tokenizer = tokenizer_json(encoder)
+        if tokenizer is None:
+            return None
+        path = workspace.root / f"tokenizer-{number}.json"
+        write_atomic(path, tokenizer.encode())
+        tokenizers.append(Tokenizer(path, encoder.spec))
+    return tuple(tokenizers)
 
 
 def tokenizer_json(encoder: Encoder) -> str | None:

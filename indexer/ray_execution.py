@@ -28,6 +28,8 @@ class RayExecutor:
     Ray is not installed, or there is no such cluster.
     """
 
+    spreads_encoding = True
+
     def __init__(self, workers: int | None = None) -> None:
         self._ray = _import_ray()
         self._started = not self._ray.is_initialized()

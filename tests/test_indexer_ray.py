@@ -25,6 +25,7 @@ from pathlib import Path
 from compactds.configs.recipe import load_recipe
 from compactds.indexer import pipeline
 from compactds.indexer.build import build
+from compactds.indexer import encoding
 from compactds.indexer.progress import LoggedProgress
 from compactds.indexer.ray_execution import RayExecutor
 
@@ -51,24 +52,34 @@ def workers():
             pass
 
 
-class KillOne(LoggedProgress):
-    name, killed = "", 0
+class KillOneAStage(LoggedProgress):
+    # a worker, when something of the stage is done
+
+    def __init__(self):
+        self.left, self.killed, self.encoded = ["splitting", "encoding"], 0, 0
 
     def stage(self, name, total):
         self.name = name
 
     def advance(self, amount):
-        if self.name == "splitting" and not self.killed:
+        self.encoded += amount if self.name == "encoding" else 0
+        if self.name in self.left:
+            self.left.remove(self.name)
             for _, pid in sorted(workers())[:1]:
                 os.kill(pid, signal.SIGKILL)
                 self.killed += 1
 
 
-progress = KillOne()
+def refuse(*arguments):
+    raise AssertionError("this process encodes")
+
+
+encoding.encode_shard = refuse
+progress = KillOneAStage()
 executor = RayExecutor(2)
 build(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), executor=executor, progress=progress)
 executor.close()
-print(executor.workers, progress.killed)
+print(executor.workers, progress.killed, progress.encoded)
 """
 
 
@@ -100,7 +111,8 @@ def test_a_killed_worker_changes_nothing(tmp_path, records, write_jsonl, tiny_mo
     (tmp_path / "data").mkdir()
     path = recipe(tmp_path, records, write_jsonl, tiny_model)
     monkeypatch.setattr("compactds.indexer.pipeline.SHARDS", ShardSizes(**SIZES))
-    build(load_recipe(path), tmp_path / "straight")
+    passages = build(load_recipe(path), tmp_path / "straight").passages
+    assert passages > 2 * SIZES["passages"]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(sizes=SIZES), str(path), str(tmp_path / "store")],
         check=False,
@@ -109,9 +121,10 @@ def test_a_killed_worker_changes_nothing(tmp_path, records, write_jsonl, tiny_mo
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-2:] == ["2", "1"]
+    assert done.stdout.split()[-3:] == ["2", "2", str(passages)]
     (one,), (other,) = (_segments(tmp_path / name) for name in ("straight", "store"))
     assert one == other
+    assert _ledger(tmp_path / "straight") == _ledger(tmp_path / "store")
 
 
 def _segments(store: Path) -> list[dict]:
@@ -119,6 +132,12 @@ def _segments(store: Path) -> list[dict]:
     for segment in segments:
         del segment["files"]["ledger.json"], segment["calibration"], segment["costs"]
     return segments
+
+
+def _ledger(store: Path) -> dict:
+    (path,) = store.glob("segments/*/ledger.json")
+    ledger = json.loads(path.read_text())
+    return ledger | {"seconds": sorted(ledger["seconds"])}
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch):
@@ -197,6 +216,7 @@ def test_results_come_in_order_and_what_is_done_is_told(fake_ray):
     results = executor.map(double, 2, [1, 2, 3], told.append)
     assert [result["doubled"] for result in results] == [2, 4, 6]
     assert (told, executor.workers) == ([1, 2, 3], 3)
+    assert executor.spreads_encoding
     assert list(LocalExecutor().map(double, 2, [5], told.append)) == list(
         executor.map(double, 2, [5], told.append)
     )
