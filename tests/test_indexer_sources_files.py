@@ -66,6 +66,26 @@ class TestFolders:
         assert found[1].mtime_ns == (folder / "b.txt").stat().st_mtime_ns
         assert "skipped 2 files of unknown format (.png: 1, no suffix: 1)" in caplog.text
 
+    def test_pass_over_datastores(self, folder, caplog):
+        for name in ("whole/segments/1-0123456789abcdef", "guides/stopped/segments/12-0123456789abcdef"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "ledger.json").write_text("{}")
+        (folder / "emptied" / "segments").mkdir(parents=True)
+        for name in ("whole", "emptied"):
+            (folder / name / "manifest.json").write_text("{}")
+        (folder / "other" / "segments").mkdir(parents=True)  # a folder of somebody's own
+        (folder / "other" / "manifest.json").write_text("{}")
+        (folder / "other" / "segments" / "part.txt").write_text("S")
+        found = [file.name for file in list_input_files(SourceOptions(str(folder)))]
+        assert [name for name in found if "guides" not in name] == [
+            *("a.md", "b.txt", "other/manifest.json", "other/segments/part.txt")
+        ]
+        assert "guides/stopped" not in str(found)
+        assert "passed over 3 datastores (emptied, whole, guides/stopped)" in caplog.text
+        for part in ("whole", "emptied"):
+            with pytest.raises(SourceError, match="is a datastore, which is no source"):
+                list_input_files(SourceOptions(str(folder / part)))
+
     def test_give_documents_ids_and_attributes_that_do_not_depend_on_where_they_are(self, folder):
         documents = {document.id: document for document in read(folder)}
         assert list(documents) == [

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from xxhash import xxh3_64_hexdigest
 
+from compactds.datastore.manifest import MANIFEST_NAME, SEGMENT_NAME
+from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.indexer.errors import SourceError
 from compactds.indexer.sources.formats import FORMATS, SUFFIXES, split_suffix
 from compactds.indexer.sources.lines import unreadable
 from compactds.indexer.sources.options import InputFile, SourceOptions
 
 _HINT_BYTES = 4096
+_STORES_SHOWN = 3
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +25,10 @@ def list_input_files(options: SourceOptions) -> list[InputFile]:
     """Return the files a source reads, in the order it reads them: sorted by folder and name.
 
     Hidden files and folders are skipped, links to folders are not followed. Files of unknown suffix are
-    skipped with one warning that counts them. A Hugging Face dataset has no files. With a format other
-    than "auto", a folder gives its files of that format's suffixes or, if it has none, all its files.
-    Raise SourceError for a path that is missing, unreadable, of unknown format, or without any file.
+    skipped with one warning that counts them, and so are datastores: what is built from a folder may lie in
+    it. A Hugging Face dataset has no files. With a format other than "auto", a folder gives its files of
+    that format's suffixes or, if it has none, all its files. Raise SourceError for a path that is missing,
+    unreadable, of unknown format, a datastore, or without any file.
     """
     if options.format != "auto" and options.format not in FORMATS:
         raise SourceError(
@@ -75,7 +79,17 @@ def _single_file(path: Path, options: SourceOptions) -> InputFile:
 
 
 def _folder_files(folder: Path, options: SourceOptions) -> list[InputFile]:
-    paths = list(_walk(folder))
+    if _is_store(folder):
+        raise SourceError(
+            f"{folder} is a datastore, which is no source.",
+            value=str(folder),
+            remedy="Give the files or folders it was built from.",
+        )
+    stores: list[Path] = []
+    paths = list(_walk(folder, stores))
+    if stores:
+        counts = f"{len(stores)} datastore" + ("s" if len(stores) > 1 else "")
+        logger.warning("%s: passed over %s (%s)", folder, counts, _some(stores, folder))
     if options.format == "auto":
         chosen = [(path, SUFFIXES.get(split_suffix(path.name)[1])) for path in paths]
     else:
@@ -94,19 +108,41 @@ def _folder_files(folder: Path, options: SourceOptions) -> list[InputFile]:
         raise SourceError(
             f"{folder} holds no file of a known format.",
             value=str(folder),
-            remedy=f"Known suffixes are {' '.join(SUFFIXES)}; hidden files are not read.",
+            remedy=f"Known suffixes are {' '.join(SUFFIXES)}; hidden files and datastores are not read.",
         )
     return files
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the regular files below a folder, each folder's files before its sub-folders."""
+def _is_store(folder: Path) -> bool:
+    """Tell whether a folder holds a datastore, whole or not: segments, or a manifest beside none."""
+    try:
+        segments = [path.name for path in (folder / SEGMENTS_FOLDER).iterdir()]
+    except OSError:
+        return False
+    if not segments:
+        return (folder / MANIFEST_NAME).is_file()
+    return any(SEGMENT_NAME.fullmatch(name) for name in segments)
+
+
+def _some(stores: list[Path], folder: Path) -> str:
+    shown = ", ".join(str(path.relative_to(folder)) for path in stores[:_STORES_SHOWN])
+    return shown + (", …" if len(stores) > _STORES_SHOWN else "")
+
+
+def _walk(folder: Path, stores: list[Path]) -> Iterator[Path]:
+    """Yield the regular files below a folder, each folder's files before its sub-folders.
+
+    Datastores are not entered; they are appended to `stores`.
+    """
 
     def fail(error: OSError) -> None:
         raise error
 
     for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in folders if not name.startswith("."))
+        found = [name for name in visible if _is_store(Path(parent, name))]
+        stores += [Path(parent, name) for name in found]
+        folders[:] = [name for name in visible if name not in found]
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and path.is_file():
