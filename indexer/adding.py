@@ -26,6 +26,7 @@ from compactds.indexer.assembling import Assembly
 from compactds.indexer.attribute_types import Kind, resolve
 from compactds.indexer.attributes import MAX_FIELDS, with_article
 from compactds.indexer.build import BuildRun, Outcome, portable
+from compactds.indexer.damage import check_undamaged
 from compactds.indexer.deleting import held_rows, with_deleted
 from compactds.indexer.disk import disk_errors
 from compactds.indexer.dropped import DROPS_SCHEMA
@@ -103,13 +104,15 @@ def add(
     document whose id was made of its text, and that the store holds, is left out as a duplicate.
     `overrides`, `encoder`, `executor` and `cache` are those of `recipe_for` and `build`.
 
-    Raises what `build` raises; StoreNotFoundError; HeldIdError; AttributeTypeError for an attribute of
-    another type than the store's; EncoderMismatchError, and BuildError for a recipe that does not fit.
+    Raises what `build` raises; StoreNotFoundError, DamagedStoreError; HeldIdError; AttributeTypeError for
+    an attribute of another type than the store's; EncoderMismatchError, and BuildError for a recipe that
+    does not fit.
     """
     started = time.perf_counter()
     recipe_for_adding(read_manifest(store), sources, overrides)  # what cannot be is refused before a lock
     with locked(store), disk_errors(store):
         manifest = read_manifest(store)
+        check_undamaged(store, manifest)
         recipe = recipe_for_adding(manifest, sources, overrides)
         run = _Addition(
             recipe, store, manifest, replace, progress or LoggedProgress(), encoder, executor, cache

@@ -32,6 +32,7 @@ from compactds.datastore.segment import (
 )
 from compactds.datastore.vectors import EXACT_DTYPES, ExactVectors
 from compactds.datastore.writer import SegmentWriter, WrittenRows, finish_segment, write_index
+from compactds.indexer.damage import check_undamaged
 from compactds.indexer.disk import COMPACT_FOLDER, disk_errors, remove_leftovers
 from compactds.indexer.encoding import encode_texts
 from compactds.indexer.filtering import CONTAMINATED_FILE
@@ -89,6 +90,7 @@ def compact(
     read_manifest(store)  # where there is no store, nothing is made
     with locked(store), disk_errors(store):
         manifest = read_manifest(store)
+        check_undamaged(store, manifest)
         published, resumed = manifest, False
         if len(manifest.segments) > 1 or any(record.deletions for record in manifest.segments):
             run = _Compaction(store, manifest, memory_bytes, progress or LoggedProgress())

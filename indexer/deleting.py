@@ -13,6 +13,7 @@ from compactds.datastore.documents import IdList, open_documents, write_ids
 from compactds.datastore.manifest import Manifest, read_manifest
 from compactds.datastore.publishing import publish
 from compactds.filters import Expression, Where, parse_where
+from compactds.indexer.damage import check_undamaged
 from compactds.indexer.disk import change_folder, disk_errors, remove_leftovers
 from compactds.indexer.errors import BuildError, UnknownDocumentError
 from compactds.indexer.workspace import locked
@@ -59,6 +60,7 @@ def delete(
     read_manifest(store)  # where there is no store, nothing is made
     with locked(store), disk_errors(store), change_folder(store) as work:
         manifest = read_manifest(store)
+        check_undamaged(store, manifest)
         missing: tuple[str, ...] = ()
         if ids is None:
             found = _matching(store, manifest, _condition(where, manifest))

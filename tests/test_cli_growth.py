@@ -195,3 +195,33 @@ class TestABuildOverAStoreThatGrew:
     def test_goes_ahead_where_nothing_was_added_or_deleted(self, store, tmp_path):
         assert run("compact", store).exit_code == 0
         assert self.rebuild(tmp_path).exit_code == 0
+
+
+@pytest.mark.parametrize("change", [("add", "more"), ("delete", "--id", "d1"), ("compact",)])
+def test_a_damaged_store_is_refused_before_anything_changes(store, tmp_path, change):
+    more = write(tmp_path / "more.jsonl", range(10, 13))
+    (vectors,) = store.glob("segments/*/exact.f16")
+    vectors.write_bytes(vectors.read_bytes()[:-10])
+    before = sorted((path, path.read_bytes()) for path in store.rglob("*") if path.is_file())
+    arguments = [more if argument == "more" else argument for argument in change[1:]]
+    done = run(change[0], store, *arguments)
+    assert done.exit_code == 1
+    assert "exact.f16 has 30 bytes, the manifest says 40" in done.output
+    assert "nothing was changed" in done.output
+    assert sorted((path, path.read_bytes()) for path in store.rglob("*") if path.is_file()) == before
+
+
+def test_a_store_inside_its_source_can_be_built_again_and_added_to(tmp_path, monkeypatch):
+    source = tmp_path / "docs"
+    source.mkdir()
+    write(source / "first.jsonl", range(10))
+    monkeypatch.chdir(source)
+    recipe = '[[sources]]\npath = "docs"\nvector = "vector"\n'
+    (tmp_path / "recipe.toml").write_text(recipe)
+    assert run("build", tmp_path / "recipe.toml", "--out", "store").exit_code == 0
+    again = run("build", tmp_path / "recipe.toml", "--out", "store")
+    assert again.exit_code == 0, again.output
+    assert "up to date" in again.output
+    refused = run("add", "store", "store")
+    assert refused.exit_code == 1
+    assert "store is a datastore, which is no source" in refused.output
