@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from compactds.filters.corpus.decontamination import (
 )
 from compactds.filters.corpus.overlap import OverlapIndex
 from compactds.filters.corpus.overlap_files import read_question_files
+from compactds.filters.corpus.selection import Where
 from compactds.filters.schema import FieldType
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.document_shards import DocumentRows, read_shard_documents
@@ -32,6 +34,7 @@ from compactds.indexer.sources import SourceOptions
 from compactds.indexer.workspace import ShardSizes, Workspace, settled
 
 CONTAMINATED_FILE = "contaminated.jsonl"
+_NAMES_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,12 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
     removals = Removals(context.sources[task.source])
     inference = AttributeInference(context.overrides)
     rows, edits = DocumentRows(context.sizes), _Edits()
+    asks = any(isinstance(step.filter, Where) for step in filters)
+    names: set[str] = set()
     documents = words = characters = 0
     for document, ordinal, count in read_shard_documents(raw_shard(workspace, task.reader, task.shard)):
+        if asks and len(names) < _NAMES_KEPT:
+            names.update(document.attributes)
         edited, drop = _judge(document, filters, edits)
         if drop is not None:
             removals.add(document, count, drop)
@@ -103,7 +110,29 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
         "edits": edits.counts(),
         "contaminated": edits.contaminated,
         "attributes": inference.to_json(),
+        "names": sorted(names),
     }
+
+
+def unknown_attributes(steps: tuple[FilterStep, ...], results: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each attribute that a condition asks for and no document has, of those judged.
+
+    `results` are those of `filter_task`. Where there are more names than are kept, nothing is said.
+    """
+    names: dict[int, set[str]] = {}
+    for result in results:
+        if result["documents"] or result["removed"]:
+            names.setdefault(result["source"], set()).update(result["names"])
+    for step in compiled(steps):
+        judged = [names[source] for source in sorted(step.sources) if source in names]
+        known = set().union(*judged)
+        if not isinstance(step.filter, Where) or not judged or len(known) >= _NAMES_KEPT:
+            continue
+        for name in step.filter.attributes:
+            if name not in known:
+                near = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                yield f"No document has the attribute {name!r}, which a filter's condition asks for.{meant}"
 
 
 def _judge(

@@ -26,6 +26,7 @@ from compactds.indexer.filtering import (
     compiled,
     filter_task,
     kept_shard,
+    unknown_attributes,
 )
 from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import Measure, PassageOptions
@@ -152,11 +153,15 @@ class Pipeline:
         context = FilterContext(self._workspace.root, self._sources, self._steps, self._overrides, SHARDS)
         folder = self._workspace.root / "filtering"
         results = run_stage(folder, self._executor, filter_task, context, shards, self._progress.advance)
+        judged = []
         for task, result in zip(shards, results, strict=True):
             raw_shard(self._workspace, task.reader, task.shard).unlink(missing_ok=True)
             self.ledger.remove(result)
             documents.inference.merge(result["attributes"])
             documents.kept.append((result["source"], result["documents"], result["characters"]))
+            judged.append(result)
+        for sentence in unknown_attributes(self._steps, judged):
+            self._progress.note(sentence)
 
     def _deduplicate(self, documents: Documents) -> None:
         target = self._drops[0]

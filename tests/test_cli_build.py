@@ -260,3 +260,31 @@ def test_a_misspelt_filter_is_wrong_use_as_a_misspelt_key_is(tmp_path):
     done = run(recipe, "--out", tmp_path / "store")
     assert done.exit_code == 2
     assert "Did you mean 'length'?" in done.stderr
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("where", "note"),
+    [
+        (
+            "yaer IS NULL OR year >= 2",
+            "attribute 'yaer', which a filter's condition asks for. Did you mean 'year'?",
+        ),
+        ("year >= 2 AND nosuch = 3", "attribute 'nosuch', which a filter's condition asks for."),
+        ("year >= 2 AND (title IS NULL OR source = 'x' OR document_id != 'x')", None),
+        ("rare = 1 OR year >= 2", None),  # one document has it, which an earlier filter removed
+    ],
+)
+def test_an_attribute_that_a_filter_asks_for_and_no_document_has_is_noted(tmp_path, where, note, dry_run):
+    rows = [f'{{"id": "{n}", "text": "text {n}", "year": {n}, "vector": [{n}, 1]}}\n' for n in range(1, 6)]
+    rows.append('{"id": "r", "text": "z", "year": -1, "rare": 1, "vector": [7, 1]}\n')
+    (tmp_path / "records.jsonl").write_text("".join(rows))
+    table = '[[sources]]\npath = "records.jsonl"\nvector = "vector"\n[[filters]]\nfilter = "where"\n'
+    first = f'{table}where = "year > 0"\n[[filters]]\nfilter = "where"\nwhere = "{where}"\nname = "second"\n'
+    (tmp_path / "recipe.toml").write_text(first)
+    done = run(tmp_path / "recipe.toml", "-o", tmp_path / "store", *["--dry-run"] * dry_run)
+    if note is None:
+        assert done.exit_code == 0, done.output
+        assert "No document has" not in done.output
+    else:
+        assert f"No document has the {note}" in " ".join(done.stderr.split())

@@ -37,6 +37,7 @@ _ARROW = {
 }
 _TRUTH = {"true": True, "false": False}
 _CACHED_SCHEMAS = 256
+_OF_DOCUMENTS = frozenset({"document_id", "title", "source"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class Condition:
         self._expression = from_sql(where)
         self._compared = _compared_values(self._expression)
         self._bound = lru_cache(maxsize=_CACHED_SCHEMAS)(self._bind)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Return the names of the attributes that the expression asks for, sorted."""
+        return tuple(sorted(self._compared.keys() - _OF_DOCUMENTS))
 
     def allows(self, document: Record) -> bool:
         """Tell whether the expression allows a document.

@@ -43,6 +43,11 @@ class Where:
     def __post_init__(self) -> None:
         self._condition  # noqa: B018  # a condition that cannot be read is refused at once
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Return the names of the attributes that the condition asks for, sorted."""
+        return self._condition.attributes
+
     @cached_property
     def _condition(self) -> Condition:
         return Condition(self.where)
