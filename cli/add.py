@@ -9,7 +9,7 @@ import typer
 
 from compactds.cli.build import TRUNCATED, CacheFolder, NoCache, attribute_types, cache_options, make_executor
 from compactds.cli.command import STOPPED, Json
-from compactds.cli.output import say, say_json, warn
+from compactds.cli.output import say, say_json, say_restart, warn
 from compactds.cli.progress import progress
 from compactds.cli.stores import StoreFolder
 
@@ -105,3 +105,5 @@ def _summarise(result: "AddResult") -> None:
         say(f"{counted(result.truncated, *TRUNCATED)}; what is beyond was cut", fg="yellow")
     total = f"{counted(result.total_documents, 'document')}, {counted(result.total_passages, 'passage')}"
     say(f"{result.path}: {total}, {counted(result.segments, 'segment')}")
+    if not result.unchanged:
+        say_restart()

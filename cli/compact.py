@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from compactds.cli.command import STOPPED, Json
-from compactds.cli.output import say, say_json, warn
+from compactds.cli.output import say, say_json, say_restart, warn
 from compactds.cli.progress import progress
 from compactds.cli.stores import StoreFolder
 
@@ -44,3 +44,4 @@ def compact(
         sizes = f"{format_bytes(result.bytes_before)} became {format_bytes(result.bytes_after)}"
         left = f"{counted(result.documents, 'document')}, {counted(result.passages, 'passage')}"
         say(f"{left}, {result.index} index; {sizes}")
+        say_restart()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from compactds.cli.command import Json
-from compactds.cli.output import program, say, say_json
+from compactds.cli.output import program, say, say_json, say_restart
 from compactds.cli.stores import StoreFolder, where_condition
 
 COMPACT_FROM_SHARE = 0.2
@@ -52,3 +52,5 @@ def delete(
         share = f"{result.deleted_share:.0%}"
         command = f"{program()} compact {shlex.quote(str(store))}"
         say(f"{share} of the passages on disk are deleted ones; to drop them: {command}")
+    if not dry_run and result.documents:
+        say_restart()

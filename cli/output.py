@@ -20,6 +20,11 @@ def say(text: str = "", **style: Any) -> None:
     typer.secho(_encodable(clean(text), sys.stdout.encoding), **style)
 
 
+def say_restart() -> None:
+    """Tell on standard error that servers have to be started again to show what was changed."""
+    warn("servers that are running keep the store they opened until they are restarted", dim=True)
+
+
 def warn(text: str, *, multiline: bool = False, **style: Any) -> None:
     """Print a line on standard error; `multiline` keeps the line breaks in it."""
     lines = [clean(line) for line in text.split("\n")] if multiline else [clean(text)]

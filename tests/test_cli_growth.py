@@ -197,6 +197,16 @@ class TestABuildOverAStoreThatGrew:
         assert self.rebuild(tmp_path).exit_code == 0
 
 
+def test_changes_say_that_running_servers_keep_the_old_store(store, tmp_path):
+    hint = "servers that are running keep the store they opened until they are restarted"
+    assert hint in run("add", store, write(tmp_path / "more.jsonl", range(10, 13))).stderr
+    assert hint not in run("delete", store, "--id", "d1", "--dry-run").stderr
+    assert hint not in run("delete", store, "--id", "absent", "--ignore-missing").stderr
+    assert hint in run("delete", store, "--id", "d1").stderr
+    assert hint in run("compact", store).stderr
+    assert hint not in run("compact", store).stderr
+
+
 @pytest.mark.parametrize("change", [("add", "more"), ("delete", "--id", "d1"), ("compact",)])
 def test_a_damaged_store_is_refused_before_anything_changes(store, tmp_path, change):
     more = write(tmp_path / "more.jsonl", range(10, 13))
