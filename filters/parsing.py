@@ -1,14 +1,18 @@
 """Read a where expression in whichever of its forms it comes."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from compactds.filters.binding import bind
-from compactds.filters.errors import WhereError, reported, shown
+from compactds.filters.errors import FieldTypeError, WhereError, reported, shown
 from compactds.filters.schema import Schema
 from compactds.filters.where import Expression
 from compactds.filters.where_json import from_json
 from compactds.filters.where_sql import from_sql
+
+_DOUBLE_QUOTED = re.compile(r'"(\d[^"]*)"')
+"""A date in a remedy as JSON writes it; in SQL, double quotes are for names."""
 
 Where = Mapping[str, Any] | str | Expression | None
 
@@ -29,7 +33,11 @@ def parse_where(where: Where, schema: Schema) -> Expression | None:
         case Mapping():
             return bind(from_json(where), schema) if where else None
         case str():
-            return bind(from_sql(where), schema)
+            try:
+                return bind(from_sql(where), schema)
+            except FieldTypeError as error:
+                error.remedy = _DOUBLE_QUOTED.sub(r"'\1'", error.remedy)
+                raise
         case _:
             raise WhereError(
                 f"where expression: expected an object, a string or an expression, not {shown(where)}.",

@@ -92,16 +92,26 @@ def find_repeated(
         connection.execute(_REPEATED, {"listing": str(listing)})
         clash = connection.execute(_CLASHING).fetchone()
         if clash is not None:
-            raise DuplicateIdError(
-                f"two documents have the id {clash[0]!r}: {clash[1]} and {clash[2]}.",
-                value=clash[0],
-                remedy='Give every document an id of its own, or set ids = "file" in the source (--ids file) '
-                'to put the file\'s name before each, or ids = "content" to make new ones.',
-            )
+            raise _clashing(*clash)
         connection.execute(_SAME)
         if similar is not None:
             _insert_similar(connection, listing, *similar)
         _write_dropped(connection, target, DUPLICATES)
+
+
+def _clashing(name: str, before: str, origin: str) -> DuplicateIdError:
+    """Return the error of two documents of one id; the name of a file does not tell two in it apart."""
+    if before.rpartition(":")[0] == origin.rpartition(":")[0] != "":
+        new = 'ids = "content" in the source (--ids content)'
+    else:
+        new = (
+            'ids = "file" in the source (--ids file) to put the file\'s name before each, or ids = "content"'
+        )
+    return DuplicateIdError(
+        f"two documents have the id {name!r}: {before} and {origin}.",
+        value=name,
+        remedy=f"Give every document an id of its own, or set {new} to make new ones.",
+    )
 
 
 def list_similar(

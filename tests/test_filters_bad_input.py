@@ -132,11 +132,12 @@ MISTAKES = [
     ({"day": "2023-02-30"}, "wrong_type", f"{DAY}, and '2023-02-30' (string)", "no such date"),
     ("day = '2023-02-30'", "wrong_type", f"{DAY}, and '2023-02-30' (string)", "no such date"),
     ("day = DATE '2023-02-30'", "wrong_type", f"{DAY}, and DATE '2023-02-30' (date)", "no such date"),
-    ("day = DATE 'soon'", "wrong_type", f"{DAY}, and DATE 'soon' (date)", 'Write "2024-01-31"'),
+    ("day = DATE 'soon'", "wrong_type", f"{DAY}, and DATE 'soon' (date)", "Write '2024-01-31'"),
     ("venue = DATE 'soon'", "wrong_type", f"{VENUE}, and DATE 'soon' (date)", "in quotes"),
     ("year IN (1, DATE 'soon')", "wrong_type", "mixes date DATE 'soon' and number 1", "one kind"),
     ({"day": {"$in": ["2023-13-01", "2024-01-01"]}}, "wrong_type", DAY, "no such date: '2023-13-01'"),
     ({"day": 2021}, "wrong_type", f"{DAY}, and 2021 (number)", 'Write "2021-01-01"'),
+    ("day > 2021", "wrong_type", f"{DAY}, and 2021 (number)", "Write '2021-01-01'"),
 ]
 NAMES = [str(where)[:40] for where, *_ in MISTAKES]
 

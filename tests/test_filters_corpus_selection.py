@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from compactds.filters.corpus.base import Drop
 from compactds.filters.corpus.budget import Budget
-from compactds.filters.corpus.errors import FilterError
+from compactds.filters.corpus.conditions import Condition
+from compactds.filters.corpus.errors import FilterError, UncomparableError
 from compactds.filters.corpus.selection import Sample, Where, sample_place
 from compactds.filters.errors import WhereError
+from compactds.indexer import documents
 
 
 @dataclass
@@ -106,6 +108,14 @@ def test_text_is_read_as_what_it_is_compared_with(where, text, expected):
 def test_a_value_of_another_type_is_an_error_that_names_the_document(value):
     with pytest.raises(FilterError, match=r"document 'page' cannot be compared with 'year >= 2015'"):
         allowed("year >= 2015", year=value)
+
+
+def test_a_value_of_another_type_is_told_with_its_place_and_one_remedy():
+    document = documents.Document("x", "t", attributes={"year": "many"}, origin="a.jsonl:3")
+    with pytest.raises(UncomparableError, match=r"^a\.jsonl:3: document 'x' cannot be compared") as caught:
+        Condition("year >= 2015").allows(document)
+    assert "Write a string" not in str(caught.value)
+    assert caught.value.remedy == "Correct the value, or leave it out, or change the condition."
 
 
 def test_a_condition_that_cannot_be_read_is_refused_when_the_filter_is_made():

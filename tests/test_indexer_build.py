@@ -427,8 +427,10 @@ class TestBadInput:
 
     def test_two_documents_with_one_id(self, tmp_path, records, write_jsonl, tiny_model, encoder):
         path = write_jsonl(tmp_path / "twice.jsonl", [*records, {"id": "doc/3", "text": "Another."}])
-        with pytest.raises(DuplicateIdError, match=r"doc/3.*twice\.jsonl:4 and .*twice\.jsonl:61"):
+        with pytest.raises(DuplicateIdError, match=r"doc/3.*twice\.jsonl:4 and .*twice\.jsonl:61") as e:
             build(recipe(path, tiny_model), tmp_path / "store", encoder=encoder)
+        assert "--ids content" in e.value.remedy
+        assert "--ids file" not in e.value.remedy  # both are of one file
 
     def test_an_attribute_that_changes_type(self, tmp_path, records, write_jsonl, tiny_model, encoder):
         path = write_jsonl(tmp_path / "c.jsonl", [*records, {"text": "Another.", "year": "long ago"}])

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from compactds.filters.binding import bind
 from compactds.filters.corpus.base import Record
-from compactds.filters.corpus.errors import FilterError
+from compactds.filters.corpus.errors import FilterError, UncomparableError
 from compactds.filters.errors import CompactdsError, reported, shown
 from compactds.filters.evaluate import evaluate
 from compactds.filters.limits import walk
@@ -69,7 +69,7 @@ class Condition:
     def allows(self, document: Record) -> bool:
         """Tell whether the expression allows a document.
 
-        Raises FilterError if a field of it cannot be compared as the expression wants.
+        Raises UncomparableError if a field of it cannot be compared as the expression wants.
         """
         values: dict[str, Any] = {}
         types: dict[str, FieldType] = {}
@@ -80,10 +80,13 @@ class Condition:
             bound = self._bound(tuple(types.items()))
             return bool(evaluate(bound, _Row(values, schema), 1)[0])
         except (CompactdsError, pa.ArrowInvalid, OverflowError, UnicodeEncodeError) as error:
-            raise FilterError(
-                f"document {shown(document.id)} cannot be compared with {self.where!r}: {error}",
+            origin = getattr(document, "origin", "")
+            reason = error.message if isinstance(error, CompactdsError) else str(error)
+            raise UncomparableError(
+                f"{f'{origin}: ' if origin else ''}document {shown(document.id)} cannot be compared with "
+                f"{self.where!r}: {reason}",
                 value=reported(document.id),
-                remedy="Give the field values of one type, or change the condition.",
+                remedy="Correct the value, or leave it out, or change the condition.",
             ) from error
 
     def _bind(self, types: tuple[tuple[str, FieldType], ...]) -> Expression:

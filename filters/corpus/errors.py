@@ -2,6 +2,7 @@
 
 CompactdsError
 └── FilterError           a corpus filter that cannot be made or used
+    ├── UncomparableError     a document that has a value of another type than a condition wants
     └── QualityModelError     a learned quality model that cannot be trained, read or trusted
 """
 
@@ -12,6 +13,12 @@ class FilterError(CompactdsError):
     """Refuse a filter's options, or report what it lacks to work."""
 
     code = "invalid_filter"
+
+
+class UncomparableError(FilterError):
+    """Refuse a document whose value is of another type than a condition compares it with."""
+
+    code = "uncomparable_document"
 
 
 class QualityModelError(FilterError):
