@@ -4,13 +4,15 @@ Exit codes are 0 for success, 1 for failure, 2 for wrong use and 130 for Ctrl-C.
 """
 
 import inspect
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperCommand
 
 from compactds.cli.output import clean, runnable, warn
 
@@ -31,6 +33,24 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
+# of click, or of what typer carries of it
+_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+
+class Subcommand(TyperCommand):
+    """Say how to write an argument that starts with a dash, where it is taken for an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read arguments; the hint is added to the error of an option that there is not."""
+        try:
+            return super().parse_args(ctx, args)
+        except _USAGE_ERROR as error:
+            unknown = hasattr(error, "possibilities") and getattr(error, "option_name", "")
+            if unknown and not unknown.startswith("--") and hasattr(error, "message"):
+                error.message += " Put -- before arguments that start with a dash."
+            raise
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a subcommand of a function: add --debug, and turn its errors into lines and exit codes."""
 
@@ -45,7 +65,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             warn("stopped")
             raise typer.Exit(STOPPED) from stop
         except Exception as error:  # the edge of the process
-            raise typer.Exit(report(error, debug=debug)) from error
+            raise typer.Exit(report(error, debug=debug, store=arguments.get("store"))) from error
 
     signature = inspect.signature(function, eval_str=True)
     flag = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
@@ -53,8 +73,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def report(error: Exception, *, debug: bool) -> int:
-    """Print what went wrong and what to do about it on standard error; return the exit code."""
+def report(error: Exception, *, debug: bool, store: object = None) -> int:
+    """Print what went wrong and what to do about it on standard error; return the exit code.
+
+    A remedy that is a command for the store names the `store` that the user gave.
+    """
     if debug:
         warn("".join(traceback.format_exception(error)).rstrip(), multiline=True)
     remedy = "" if debug else "Run the command again with --debug to see where."
@@ -72,5 +95,7 @@ def report(error: Exception, *, debug: bool) -> int:
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
     warn(runnable(clean(message)))
     if remedy:
+        if store is not None:
+            remedy = remedy.replace("`compactds verify`", f"`compactds verify {shlex.quote(str(store))}`")
         warn(runnable(clean(remedy)))
     return code

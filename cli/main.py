@@ -6,7 +6,7 @@ import typer
 
 from compactds.cli.add import add
 from compactds.cli.build import build
-from compactds.cli.command import command
+from compactds.cli.command import Subcommand, command
 from compactds.cli.compact import compact
 from compactds.cli.delete import delete
 from compactds.cli.demo import demo
@@ -33,7 +33,7 @@ _SUBCOMMANDS = (
     *(search, serve, evaluate, inspect, tune, verify, doctor),
 )
 for subcommand in _SUBCOMMANDS:
-    app.command()(command(subcommand))
+    app.command(cls=Subcommand)(command(subcommand))
 
 
 def _show_version(wanted: bool) -> None:

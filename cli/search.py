@@ -20,7 +20,12 @@ def search(
     store: Annotated[
         str, typer.Argument(metavar="STORE", help="The folder of a store, or the URL of a server.")
     ],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="A question in plain words.")],
+    query: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERY", help="A question in plain words; put -- before one that starts with a dash."
+        ),
+    ],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
     where: Annotated[
         str | None,

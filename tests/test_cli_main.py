@@ -8,11 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from compactds.cli.command import command
+from compactds.cli.command import command, report
 from compactds.cli.main import app
 from compactds.clients.errors import ClientError
 from compactds.configs.errors import ConfigFileError, UnknownKeyError
-from compactds.datastore.errors import SearchError, StoreNotFoundError
+from compactds.datastore.errors import DamagedStoreError, SearchError, StoreNotFoundError
 
 SUBCOMMANDS = sorted(
     command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands
@@ -158,3 +158,20 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 def test_json_flags_are_offered_where_something_is_reported():
     for name in ("build", "search", "evaluate", "inspect", "verify", "doctor"):
         assert "--json" in run(name, "--help").stdout
+
+
+def test_an_argument_that_starts_with_a_dash_gets_a_hint(tmp_path):
+    done = run("search", tmp_path, "-5 degrees")
+    assert done.exit_code == 2
+    assert "No such option: -5" in done.stderr
+    assert "Put -- before arguments that start with a dash." in done.stderr
+    assert "Put --" not in run("search", tmp_path, "words", "--jsno").stderr
+    assert "Put --" not in run("search", tmp_path, "words", "-k").stderr
+    done = run("search", "--", tmp_path, "-5 degrees")
+    assert "no datastore at" in done.stderr
+
+
+def test_a_command_for_the_store_names_it(tmp_path, capsys):
+    error = DamagedStoreError("x is short.", remedy="Run `compactds verify`, then restore it.")
+    report(error, debug=False, store=tmp_path / "my store")
+    assert f"compactds verify '{tmp_path}/my store'" in capsys.readouterr().err
