@@ -45,8 +45,8 @@ class Subcommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except _USAGE_ERROR as error:
-            unknown = hasattr(error, "possibilities") and getattr(error, "option_name", "")
-            if unknown and not unknown.startswith("--") and hasattr(error, "message"):
+            unknown = str(getattr(error, "option_name", "--")) if hasattr(error, "possibilities") else "--"
+            if hasattr(error, "message") and not unknown.startswith("--"):
                 error.message += " Put -- before arguments that start with a dash."
             raise
 
