@@ -157,6 +157,12 @@ def _compare(node: Compare, kind: FieldType) -> Compare:
         return Compare(name, operator, _exactly(name, kind, kind, value))
     if kind is FieldType.BOOL:
         raise _wrong_type(name, kind, value, f"has no order for ${operator}", "Use $eq with true or false.")
+    if kind is FieldType.STRING and isinstance(value, int | float) and not isinstance(value, bool):
+        remedy = (
+            "Write a string, in quotes; strings are ordered by their characters. To order the values as "
+            f"numbers, build the store with --attribute {name}=int64."
+        )
+        raise _wrong_type(name, kind, value, _MISFIT, remedy)
     scalar, exact = _fitted(name, kind, kind, value)
     return Compare(name, operator if exact else _BELOW[operator], scalar)
 

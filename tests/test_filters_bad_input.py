@@ -75,6 +75,7 @@ MISTAKES = [
     ({"year": "2015"}, "wrong_type", f"{YEAR}, and '2015' (string)", "without quotes"),
     ("year = '2015'", "wrong_type", f"{YEAR}, and '2015' (string)", "without quotes"),
     ({"venue": 3}, "wrong_type", f"{VENUE}, and 3 (number)", "in quotes"),
+    ("venue > 3", "wrong_type", f"{VENUE}, and 3 (number)", "--attribute venue=int64"),
     ({"tags": "t1"}, "wrong_type", f"{TAGS}, and 't1' (string)", "Use $contains"),
     ({"venue": {"$contains": "v"}}, "wrong_type", VENUE, "Use $eq"),
     ({"year": {"$prefix": "19"}}, "wrong_type", YEAR, "Only string fields"),
