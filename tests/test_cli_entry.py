@@ -50,7 +50,11 @@ def test_ctrl_c_is_told_to_the_command_once_it_runs(monkeypatch, capfd):
     monkeypatch.setattr(os, "_exit", end)
     monkeypatch.delitem(sys.modules, "compactds.cli.main", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
-    with pytest.raises(SystemExit, match="130"):
-        main()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            main()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capfd.readouterr().err == "stopped\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
