@@ -34,9 +34,12 @@ class RayExecutor:
         self._ray = _import_ray()
         self._started = not self._ray.is_initialized()
         if self._started:
-            cores = None if os.environ.get(ADDRESS_VARIABLE) else workers
+            # A cluster of our own is for this machine alone, and listens nowhere else.
+            own = {"num_cpus": workers, "_node_ip_address": "127.0.0.1"}
+            if os.environ.get(ADDRESS_VARIABLE):
+                own = {}
             try:
-                self._ray.init(num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR)
+                self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
             except (ConnectionError, ValueError) as error:
                 raise BuildError(
                     f"no Ray cluster can be reached: {' '.join(str(error).split())[:300]}",

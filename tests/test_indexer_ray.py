@@ -1,6 +1,7 @@
 """A build on Ray ends in the same store, though a worker is killed; without Ray, it says what to install."""
 
 import json
+import logging
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -178,7 +179,7 @@ class FakeRay:
         return self.started is not None
 
     def init(self, **options):
-        if options["num_cpus"] == 99:
+        if options.get("num_cpus") == 99:
             raise ConnectionError("nobody answers")
         self.started = options
 
@@ -227,7 +228,14 @@ def test_results_come_in_order_and_what_is_done_is_told(fake_ray):
 def test_it_uses_all_that_a_cluster_has_unless_told(fake_ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
     assert RayExecutor().workers == 4
-    assert fake_ray.started["num_cpus"] is None
+    assert fake_ray.started == {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def test_a_cluster_of_its_own_listens_on_this_machine_alone(fake_ray, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    RayExecutor(2)
+    assert fake_ray.started["num_cpus"] == 2
+    assert fake_ray.started["_node_ip_address"] == "127.0.0.1"
 
 
 def test_a_cluster_that_cannot_be_reached_is_an_error(fake_ray):
