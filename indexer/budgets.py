@@ -49,14 +49,14 @@ def spend(
 def _refused(
     budgets: Sequence[tuple[frozenset[int], Budget]], source: int, name: str, words: int
 ) -> Drop | None:
-    return next(
-        (
-            drop
-            for sources, budget in budgets
-            if source in sources and (drop := budget.admit(name, words)) is not None
-        ),
-        None,
-    )
+    """Return why a budget has no room for a document; only one that all have room for is counted."""
+    asked = [budget for sources, budget in budgets if source in sources]
+    for budget in asked:
+        if (drop := budget.refuse(name, words)) is not None:
+            return drop
+    for budget in asked:
+        budget.admit(name, words)
+    return None
 
 
 def _row(ordinal: int, drop: Drop) -> dict[str, object]:

@@ -15,6 +15,7 @@ from compactds.filters.corpus.errors import FilterError, UncomparableError
 from compactds.filters.corpus.selection import Sample, Where, sample_place
 from compactds.filters.errors import WhereError
 from compactds.indexer import documents
+from compactds.indexer.budgets import _refused
 
 
 @dataclass
@@ -154,3 +155,17 @@ def test_a_budget_goes_on_where_it_was_stopped(documents, stop):
 
 def test_a_budget_cannot_be_taken_for_a_filter_that_judges_in_any_order():
     assert not hasattr(Budget(), "judge")
+
+
+def test_a_document_that_one_budget_refuses_takes_no_room_in_another():
+    few, short = Budget(documents=2), Budget(words=10)
+    budgets = [(frozenset({0}), few), (frozenset({0}), short)]
+    refused = [_refused(budgets, 0, "a", words) for words in (50, 50, 4, 4, 1)]
+    assert [drop and drop.reason for drop in refused] == [
+        "enough_words",
+        "enough_words",
+        None,
+        None,
+        "enough_documents",
+    ]
+    assert few.to_json() == short.to_json() == {"a": [8, 2]}

@@ -25,16 +25,26 @@ class Budget:
     name: str = option("budget", about="What the ledger calls the budget.")
     _spent: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
 
-    def admit(self, source: str, words: int) -> Drop | None:
-        """Count a document of so many words as admitted, or return which limit it would break."""
-        account = source if self.per_source else _ALL
-        spent_words, spent_documents = self._spent.get(account, (0, 0))
+    def refuse(self, source: str, words: int) -> Drop | None:
+        """Return which limit a document of so many words would break; nothing is counted."""
+        spent_words, spent_documents = self._spent.get(self._account(source), (0, 0))
         if self.documents is not None and spent_documents + 1 > self.documents:
             return Drop(self.name, "enough_documents", spent_documents + 1, self.documents)
         if self.words is not None and spent_words + words > self.words:
             return Drop(self.name, "enough_words", spent_words + words, self.words)
-        self._spent[account] = (spent_words + words, spent_documents + 1)
         return None
+
+    def admit(self, source: str, words: int) -> Drop | None:
+        """Count a document of so many words as admitted, or return which limit it would break."""
+        drop = self.refuse(source, words)
+        if drop is None:
+            account = self._account(source)
+            spent_words, spent_documents = self._spent.get(account, (0, 0))
+            self._spent[account] = (spent_words + words, spent_documents + 1)
+        return drop
+
+    def _account(self, source: str) -> str:
+        return source if self.per_source else _ALL
 
     def to_json(self) -> dict[str, Any]:
         """Return what was admitted, for a build to go on from: words and documents by source."""
