@@ -53,13 +53,16 @@ class PreparedSearch:
                 return None
             np.multiply(vector, scale, out=queries[place])
 
-        def answer(part: slice) -> list[tuple[Scores, Rows] | None]:
-            if self.refiner.cold:
-                return [None]
-            return [self.refiner.answer(queries[part], self.wanted, self.parameters)]
+        def answer(part: slice) -> list[tuple[Scores, Rows]]:
+            first, others = slice(part.start, part.start + 1), slice(part.start + 1, part.stop)
+            return [  # of several queries, the first tells whether the rows they need are in memory
+                self.refiner.answer(queries[some], self.wanted, self.parameters)
+                for some in (first, others)
+                if some.start < some.stop and not self.refiner.cold
+            ]
 
-        found = [part for part in share_out(answer, len(queries)) if part is not None]
-        if sum(len(rows) for _, rows in found) < len(queries):
+        found = share_out(answer, len(queries))
+        if sum(len(rows) for _, rows in found) < len(queries):  # some are on disk only
             return None
         scores, rows = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
         return self._settle(queries, scores, rows)
@@ -113,9 +116,8 @@ class PreparedSearches:
 
     def get(self, k: Any, candidates: Any, recall: Any, effort: Any) -> tuple[bool, PreparedSearch | None]:
         """Tell whether searches with these arguments were considered before, and return what answers them."""
-        key = (k, candidates, recall, effort, type(k), type(candidates), type(recall), type(effort))
         try:
-            return True, self._kept[key]
+            return True, self._kept[_key(k, candidates, recall, effort)]
         except KeyError:
             return False, None
         except TypeError:  # something that no dictionary takes, and no search either
@@ -127,5 +129,8 @@ class PreparedSearches:
         """Keep what answers searches with these arguments, None if they need the longer way."""
         if len(self._kept) >= MOST_PREPARED:
             self._kept.clear()
-        key = (k, candidates, recall, effort, type(k), type(candidates), type(recall), type(effort))
-        self._kept[key] = prepared
+        self._kept[_key(k, candidates, recall, effort)] = prepared
+
+
+def _key(k: Any, candidates: Any, recall: Any, effort: Any) -> tuple[Any, ...]:
+    return k, candidates, recall, effort, type(k), type(candidates), type(recall), type(effort)

@@ -62,14 +62,15 @@ class Shortlist:
     def __init__(self, view: Any) -> None:
         dimension, rows = int(view.d), int(view.ntotal)
         capacity = min(SHORTLIST_ROWS, max(1, rows))
+        one_number = faiss.RemapDimensionsTransform(dimension, 1, False)
         self._flat = faiss.IndexFlat(
             1, faiss.METRIC_INNER_PRODUCT
-        )  # proposes what it holds, whatever is asked
-        self._narrow = faiss.IndexPreTransform(
-            faiss.RemapDimensionsTransform(dimension, 1, False), self._flat
-        )
+        )  # proposes all it holds, whatever is asked
+        self._narrow = faiss.IndexPreTransform(one_number, self._flat)
         self._chosen = faiss.IndexIDMap(self._narrow)
-        self._chosen.add_with_ids(np.zeros((capacity, dimension), np.float32), np.arange(capacity))
+        self._flat.add(np.zeros((capacity, 1), np.float32))
+        self._narrow.ntotal = capacity
+        faiss.copy_array_to_vector(np.arange(capacity), self._chosen.id_map)
         self._chosen.ntotal = rows
         self._refine = faiss.IndexRefine(self._chosen, view)
         self._rows: Rows = faiss.rev_swig_ptr(self._chosen.id_map.data(), capacity)
