@@ -162,7 +162,7 @@ def measure_codes(sample: Sample) -> Iterator[CodeMeasure]:
 def measure_store_code(sample: Sample, code_bytes: int) -> CodeMeasure:
     """Return what the codes of `code_bytes` cost and give that a store's IVF index holds."""
     shape = code_shape(sample.vectors.shape[1], code_bytes)
-    name = f"PQ 4 bits x {shape.quantisers}, learned rotation"
+    name = f"PQ 4 bits x {shape.quantisers}, balanced rotation"
     return _measure(name, sample, partial(_build_store_index, sample.vectors, code_bytes))
 
 
@@ -173,7 +173,6 @@ def _build_store_index(vectors: Vectors, code_bytes: int) -> tuple[float, Search
         build_ivf(
             path,
             iter([vectors]),
-            dimension=vectors.shape[1],
             sample=_training_sample(vectors, lists),
             lists=lists,
             shape=shape,

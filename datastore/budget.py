@@ -23,8 +23,8 @@ WRITING_BYTES = 108_000_000
 OPENING_BYTES = 12_000_000
 """What opening a store takes besides its index: maps, footers of files, code that only searches run."""
 
-ROTATION_COPIES = 5
-"""How many copies of the rows it is fitted to a learned rotation holds, the rotated ones among them."""
+ROTATION_COPIES = 3
+"""How many copies of the rows it is fitted to finding the rotation holds."""
 FILLING_FACTOR = 1.4
 """How much more an index holds while it is filled: its lists grow by doubling."""
 FOUND_BYTES = 40
@@ -32,7 +32,8 @@ FOUND_BYTES = 40
 
 FLOPS_PER_SECOND = 3e10
 KMEANS_ROUNDS = 10
-ROTATION_S_PER_QUANTISER = 0.08
+EIGENVECTOR_FLOPS = 25.0
+"""How many operations it takes to find the axes of n dimensions, divided by n cubed."""
 CALIBRATING_S = 15.0
 GRAPH_S_PER_NUMBER = 1.5e-6
 
@@ -147,7 +148,7 @@ def indexing_seconds(plan: IndexPlan, rows: int, dimension: int) -> float:
     held_out = 2.0 * len(held_out_rows(rows)) * rows * dimension / FLOPS_PER_SECOND
     if plan.kind == "hnsw":
         return rows * dimension * GRAPH_S_PER_NUMBER + held_out + CALIBRATING_S
-    shape = plan.shape(dimension)
     compared = KMEANS_ROUNDS * training_rows(rows, plan.lists) + rows
     lists = 2.0 * compared * plan.lists * dimension / FLOPS_PER_SECOND
-    return lists + ROTATION_S_PER_QUANTISER * shape.quantisers + held_out + CALIBRATING_S
+    rotation = EIGENVECTOR_FLOPS * dimension**3 / FLOPS_PER_SECOND
+    return lists + rotation + held_out + CALIBRATING_S

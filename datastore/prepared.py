@@ -5,14 +5,18 @@ function to function. All that does not depend on the vector is therefore settle
 kind, and kept. Whatever is out of the ordinary is left to the longer way, which gives the same answers.
 """
 
-from dataclasses import dataclass
+import math
+import operator
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
+import faiss
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
-from compactds.datastore.parallel import share_out
+from compactds.datastore.parallel import one_thread, share_out
 from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort, query_scale
 from compactds.datastore.records import Neighbours
@@ -20,9 +24,24 @@ from compactds.datastore.refining import Refiner
 from compactds.datastore.scoring import Rows, Scores, settled
 from compactds.datastore.search import Ranking, propose
 from compactds.datastore.segment import Segment
+from compactds.datastore.vectors import reads_so_far
 
 MOST_PREPARED = 64
 PLAN = "ann"
+
+
+class Room:
+    """Hold a thread's query, shape (d,), its answers, shape (1, wanted), and their addresses."""
+
+    __slots__ = ("query", "query_at", "rows", "rows_at", "scores", "scores_at")
+
+    def __init__(self, dimension: int, wanted: int) -> None:
+        self.query = np.empty(dimension, np.float32)
+        self.scores = np.empty((1, wanted), np.float32)
+        self.rows = np.empty((1, wanted), np.int64)
+        self.query_at, self.scores_at, self.rows_at = map(
+            faiss.swig_ptr, (self.query, self.scores, self.rows)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +55,52 @@ class PreparedSearch:
     k: int
     wanted: int
     parameters: Any
+    dimension: int
+    local: threading.local = field(default_factory=threading.local)
 
     def nearest(self, vectors: Any) -> Neighbours | None:
         """Return the best rows for vectors of shape (d,) or (n, d); None if they need the longer way."""
         if type(vectors) is not np.ndarray or vectors.dtype != np.float32:
             return None
-        dimension = self.encoder.dimension
-        if vectors.shape == (dimension,):
-            vectors = vectors[np.newaxis]
-        if vectors.ndim != 2 or vectors.shape[1] != dimension or not len(vectors):
+        shape = vectors.shape
+        if shape == (1, self.dimension):
+            return self._nearest_of_one(vectors[0])
+        if shape == (self.dimension,):
+            return self._nearest_of_one(vectors)
+        if len(shape) != 2 or shape[1] != self.dimension or not shape[0]:
             return None
+        return self._nearest_of_many(vectors)
+
+    def _nearest_of_one(self, vector: Vectors) -> Neighbours | None:
+        """Return the best rows for one vector, shape (d,), in as few steps as there are.
+
+        A search leaves the processor's caches full of codes and vectors, and what runs here has to be fetched
+        again: of a search of 0.15 ms, the general way takes a third.
+        """
+        room: Room | None = getattr(self.local, "room", None)
+        if room is None:
+            room = self.local.room = Room(self.dimension, self.wanted)
+        query, exact = room.query, self.segment.vectors
+        query[:] = vector
+        squared = faiss.fvec_norm_L2sqr(room.query_at, self.dimension)
+        if not 0 < squared < math.inf or exact.cold:
+            return None
+        if self.encoder.normalized:
+            np.multiply(query, np.float32(1 / math.sqrt(squared)), out=query)
+        before = reads_so_far()
+        asked = 1, room.query_at, self.wanted, room.scores_at, room.rows_at, self.parameters
+        if faiss.omp_get_max_threads() == 1:
+            self.refiner.ask(*asked)
+        else:
+            with one_thread():
+                self.refiner.ask(*asked)
+        exact.learn(before)
+        scores = room.scores[0].tolist()
+        if room.rows[0, -1] == NO_ROW or not all(map(operator.gt, scores, scores[1:])):
+            return self._nearest_of_many(vector[np.newaxis])
+        return Neighbours(room.rows[:, : self.k].copy(), room.scores[:, : self.k].copy(), PLAN)
+
+    def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:
         queries = np.empty(vectors.shape, np.float32)
         for place, vector in enumerate(vectors):
             scale = query_scale(vector, self.encoder)
@@ -102,7 +157,9 @@ def prepare(segment: Segment, effort: Effort, encoder: EncoderSpec) -> PreparedS
     if plan.name != PLAN:
         return None
     wanted, parameters = segment.refiner.asking(effort.k, candidates=plan.candidates, effort=plan.effort)
-    return PreparedSearch(segment, segment.refiner, plan, encoder, effort.k, wanted, parameters)
+    return PreparedSearch(
+        segment, segment.refiner, plan, encoder, effort.k, wanted, parameters, encoder.dimension
+    )
 
 
 class PreparedSearches:

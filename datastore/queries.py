@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import faiss
 import numpy as np
 
 from compactds.datastore.encoders.base import Encoder, EncoderSpec, Vectors
@@ -183,9 +184,7 @@ def query_scale(vector: Vectors, encoder: EncoderSpec) -> np.float32 | None:
 
     It is found for one vector at a time, so that a query is the same to the bit alone and in a batch.
     """
-    vector = np.ascontiguousarray(vector)  # in strides, it would be added up in another order
-    with np.errstate(over="ignore"):
-        squared = float(vector.dot(vector))
+    squared = faiss.fvec_norm_L2sqr(faiss.swig_ptr(np.ascontiguousarray(vector)), len(vector))
     if not 0 < squared < math.inf:
         return None
     return np.float32(1 / math.sqrt(squared) if encoder.normalized else 1.0)

@@ -14,12 +14,17 @@ from compactds.datastore.vectors import ExactVectors, reads_so_far
 
 
 class Refiner:
-    """Search an IVF index and score its candidates, for any number of queries, without Python in between."""
+    """Search an IVF index and score its candidates, for any number of queries, without Python in between.
+
+    `ask` is the call of faiss itself: number of queries, their address, how many results are wanted, the
+    addresses of scores and rows, and parameters.
+    """
 
     def __init__(self, index: IvfIndex, vectors: ExactVectors) -> None:
         self._lists = index.lists
         self._vectors = vectors
         self._refine = faiss.IndexRefine(index.whole, vectors.view)
+        self.ask = self._refine.search_c
 
     def asking(self, k: int, *, candidates: int, effort: int) -> tuple[int, Any]:
         """Return what `answer` is asked with to find the `k` best of so many candidates.
@@ -59,7 +64,7 @@ class Refiner:
         rows = np.empty((len(queries), wanted), np.int64)
         pointers = faiss.swig_ptr(queries), wanted, faiss.swig_ptr(scores), faiss.swig_ptr(rows)
         before = reads_so_far()
-        self._refine.search_c(len(queries), *pointers, parameters)
+        self.ask(len(queries), *pointers, parameters)
         self._vectors.learn(before)
         return scores, rows
 

@@ -197,7 +197,6 @@ def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: i
             parameters = build_ivf(
                 path,
                 blocks,
-                dimension=vectors.dimension,
                 sample=sample,
                 lists=plan.lists,
                 shape=plan.shape(vectors.dimension),

@@ -24,7 +24,7 @@ def array() -> np.ndarray:
 def index(array, tmp_path_factory) -> IvfIndex:
     path = tmp_path_factory.mktemp("reach") / "index"
     shape = code_shape(DIMENSION, 12)
-    build_ivf(path, iter([array]), dimension=DIMENSION, sample=array, lists=200, shape=shape)
+    build_ivf(path, iter([array]), sample=array, lists=200, shape=shape)
     reach = measure_reach(open_ivf(path), array[::40])
     return open_ivf(path, reach=reach)
 
@@ -84,7 +84,6 @@ def test_too_few_rows_or_queries_are_not_fitted(index, array, tmp_path):
     build_ivf(
         tmp_path / "few",
         iter([few]),
-        dimension=DIMENSION,
         sample=few,
         lists=3,
         shape=code_shape(DIMENSION, 4),
@@ -113,7 +112,7 @@ def test_a_fit_that_would_grow_again_far_out_is_made_straight():
 def test_vectors_of_any_length_are_fitted(array, tmp_path, length):
     longer = array[:8_000] * np.float32(length)
     shape = code_shape(DIMENSION, 12)
-    build_ivf(tmp_path / "i", iter([longer]), dimension=DIMENSION, sample=longer, lists=50, shape=shape)
+    build_ivf(tmp_path / "i", iter([longer]), sample=longer, lists=50, shape=shape)
     reach = measure_reach(open_ivf(tmp_path / "i"), longer[::60])
     assert np.isfinite([reach.level, reach.slope, reach.bend, reach.spread]).all()
 

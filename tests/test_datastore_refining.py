@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     array.astype("<f4").tofile(folder / "whole.f32")
     wide = array.astype(np.float32)
     shape = code_shape(DIMENSION, 8)
-    build_ivf(folder / "ivf", iter([wide]), dimension=DIMENSION, sample=wide, lists=20, shape=shape)
+    build_ivf(folder / "ivf", iter([wide]), sample=wide, lists=20, shape=shape)
     build_flat(folder / "flat", iter([wide]), dimension=DIMENSION)
     return folder
 

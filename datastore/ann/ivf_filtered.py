@@ -93,8 +93,10 @@ def _densities(way: Way, found: NDArray[np.float32]) -> NDArray[np.float32]:
 class ListScanner(Protocol):
     """Name what a walk asks of an index of lists."""
 
-    def scan_lists(self, rotated: Vectors, lists: Rows, parameters: Any, scores: Scores, rows: Rows) -> None:
-        """Search the given lists for one query, into `scores` and `rows`."""
+    def scan_lists(
+        self, rotated: Vectors, lists: Rows, closeness: Scores, parameters: Any, scores: Scores, rows: Rows
+    ) -> None:
+        """Search lists, whose centroids score `closeness`, for one query, into `scores` and `rows`."""
         ...
 
 
@@ -123,7 +125,7 @@ class Walk:
         if not stop or way.rows(stop) > bounds.most_rows:
             return
         parameters = faiss.SearchParametersIVF(sel=self.selector)
-        self.index.scan_lists(rotated, way.lists[:stop], parameters, scores, rows)
+        self.index.scan_lists(rotated, way.lists[:stop], way.scores[:stop], parameters, scores, rows)
         place = min(bounds.k, len(rows)) - 1
         if reach is None or bounds.misses is None or rows[place] == NO_ROW:
             return
@@ -131,7 +133,9 @@ class Walk:
         if end <= stop or way.rows(end) > bounds.most_rows:
             return
         more_scores, more_rows = np.empty_like(scores), np.empty_like(rows)
-        self.index.scan_lists(rotated, way.lists[stop:end], parameters, more_scores, more_rows)
+        self.index.scan_lists(
+            rotated, way.lists[stop:end], way.scores[stop:end], parameters, more_scores, more_rows
+        )
         both = np.concatenate((scores, more_scores))
         best = np.argsort(-both, kind="stable")[: len(scores)]
         scores[:], rows[:] = both[best], np.concatenate((rows, more_rows))[best]
