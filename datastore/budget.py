@@ -125,7 +125,7 @@ def indexing_bytes(plan: IndexPlan, rows: int, dimension: int) -> int:
     if plan.kind != "ivf":
         return plan.ram_bytes + SCAN_BYTES
     shape = plan.shape(dimension)
-    trained = training_rows(rows, plan.lists)
+    trained = training_rows(rows, dimension, plan.lists)
     sample, rotated = 4 * trained * dimension, 4 * trained * shape.rotated
     fitting = ROTATION_COPIES * 4 * min(trained, ROTATION_ROWS) * dimension
     filled = round(FILLING_FACTOR * plan.ram_bytes)
@@ -148,7 +148,7 @@ def indexing_seconds(plan: IndexPlan, rows: int, dimension: int) -> float:
     held_out = 2.0 * len(held_out_rows(rows)) * rows * dimension / FLOPS_PER_SECOND
     if plan.kind == "hnsw":
         return rows * dimension * GRAPH_S_PER_NUMBER + held_out + CALIBRATING_S
-    compared = KMEANS_ROUNDS * training_rows(rows, plan.lists) + rows
+    compared = KMEANS_ROUNDS * training_rows(rows, dimension, plan.lists) + rows
     lists = 2.0 * compared * plan.lists * dimension / FLOPS_PER_SECOND
     rotation = EIGENVECTOR_FLOPS * dimension**3 / FLOPS_PER_SECOND
     return lists + rotation + held_out + CALIBRATING_S

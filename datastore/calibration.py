@@ -19,7 +19,28 @@ from compactds.datastore.vectors import ExactVectors
 CALIBRATION_QUERIES = 1_000
 QUERIES_PER_ROW = 0.1
 """At most this share of a small store's rows is held out."""
-CANDIDATE_LADDER = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512, 768, 1024, 1536, 2048)
+CANDIDATE_LADDER = (
+    32,
+    40,
+    48,
+    56,
+    64,
+    80,
+    96,
+    112,
+    128,
+    160,
+    192,
+    224,
+    256,
+    320,
+    384,
+    512,
+    768,
+    1024,
+    1536,
+    2048,
+)
 ENOUGH_RECALL = 0.999
 MISS_MARGIN = 0.3
 """How much more a query never seen may miss than rows of the store do: up to 0.35 was measured."""

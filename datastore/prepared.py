@@ -21,7 +21,7 @@ from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort, query_scale
 from compactds.datastore.records import Neighbours
 from compactds.datastore.refining import Refiner
-from compactds.datastore.scoring import Rows, Scores, settled
+from compactds.datastore.scoring import Rows, Scores, in_order, settled
 from compactds.datastore.search import Ranking, propose
 from compactds.datastore.segment import Segment
 from compactds.datastore.vectors import reads_so_far
@@ -96,9 +96,9 @@ class PreparedSearch:
                 self.refiner.ask(*asked)
         exact.learn(before)
         scores = room.scores[0].tolist()
-        if room.rows[0, -1] == NO_ROW or not all(map(operator.gt, scores, scores[1:])):
-            return self._nearest_of_many(vector[np.newaxis])
-        return Neighbours(room.rows[:, : self.k].copy(), room.scores[:, : self.k].copy(), PLAN)
+        if room.rows[0, -1] != NO_ROW and all(map(operator.gt, scores, scores[1:])):
+            return Neighbours(room.rows[:, : self.k].copy(), room.scores[:, : self.k].copy(), PLAN)
+        return self._settle(query[np.newaxis].copy(), room.scores.copy(), room.rows.copy())
 
     def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:
         queries = np.empty(vectors.shape, np.float32)
@@ -123,16 +123,17 @@ class PreparedSearch:
         return self._settle(queries, scores, rows)
 
     def _settle(self, queries: Vectors, scores: Scores, rows: Rows) -> Neighbours | None:
-        """Return the `k` best of each query; those whose order is open are ranked again, from all scores."""
+        """Return the `k` best of each query; where those are open, from all scores."""
         open_order = np.flatnonzero(~settled(scores) | (rows[:, -1] == NO_ROW))
-        scores, rows = scores[:, : self.k], rows[:, : self.k]
         for place in open_order.tolist():
-            query = queries[place : place + 1]
-            ranking = self._in_two_steps(query)
-            if len(ranking.rows) < self.k:
+            best = None if rows[place, -1] == NO_ROW else in_order(scores[place], rows[place], self.k)
+            if best is None:
+                ranking = self._in_two_steps(queries[place : place + 1])
+                best = ranking.scores, ranking.rows
+            if len(best[1]) < self.k:
                 return None
-            scores[place], rows[place] = ranking.scores, ranking.rows
-        return Neighbours(rows, scores, PLAN)
+            scores[place, : self.k], rows[place, : self.k] = best
+        return Neighbours(rows[:, : self.k], scores[:, : self.k], PLAN)
 
     def _in_two_steps(self, query: Vectors) -> Ranking:
         def answer(_: slice) -> list[Ranking]:

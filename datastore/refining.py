@@ -9,7 +9,7 @@ import numpy as np
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
 from compactds.datastore.ann.ivf import IvfIndex
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.scoring import Rows, Scores, refining, settled
+from compactds.datastore.scoring import Rows, Scores, in_order, refining
 from compactds.datastore.vectors import ExactVectors, reads_so_far
 
 
@@ -29,7 +29,7 @@ class Refiner:
     def asking(self, k: int, *, candidates: int, effort: int) -> tuple[int, Any]:
         """Return what `answer` is asked with to find the `k` best of so many candidates.
 
-        That is one result more, if there may be one, which tells whether the order of the others is settled,
+        That is one result more, if there may be one, which tells whether the others are the best,
         and parameters that no search changes.
         """
         wanted = min(k + 1, candidates)
@@ -50,11 +50,9 @@ class Refiner:
             if not len(part) or self._vectors.cold:
                 found += [None] * len(part)
                 continue
-            scores, rows = self.answer(part, wanted, parameters)
-            sure = settled(scores) & (rows[:, -1] != NO_ROW)
             found += [
-                (theirs[:k], best[:k]) if certain else None
-                for theirs, best, certain in zip(scores, rows, sure, strict=True)
+                None if rows[-1] == NO_ROW else in_order(scores, rows, k)
+                for scores, rows in zip(*self.answer(part, wanted, parameters), strict=True)
             ]
         return found
 

@@ -6,8 +6,9 @@ score chosen rows only, a second index proposes exactly those, and faiss refines
 into the library for any number of rows, without Python's lock.
 
 faiss orders equal scores in its own way, and a score that is no number (of a damaged row) spoils its order.
-So one result more than needed is asked for, and any result that does not strictly descend is made again from
-all scores, as `settled` and `ordered` have it: equal scores order by row, rows without a score come nowhere.
+So one result more than needed is asked for. Equal scores are put in the order of their rows; where it is
+open which of them belong to the best, or a score is missing, the result is made again from all scores: rows
+without a score come nowhere.
 """
 
 from collections.abc import Sequence
@@ -86,10 +87,8 @@ class Shortlist:
             step = len(self._rows)
             parts = [self.best(query, rows[start : start + step], k) for start in range(0, len(rows), step)]
             return merged(parts, k)
-        scores, found = self._ask(query, rows, min(k + 1, len(rows)))
-        if settled(scores[np.newaxis])[0]:
-            return scores[:k], found[:k]
-        return ordered(*self._ask(query, rows, len(rows)), k)
+        best = in_order(*self._ask(query, rows, min(k + 1, len(rows))), k)
+        return ordered(*self._ask(query, rows, len(rows)), k) if best is None else best
 
     def _ask(self, query: Vectors, rows: Rows, k: int) -> tuple[Scores, Rows]:
         count = len(rows)
@@ -121,6 +120,21 @@ def settled(scores: Scores) -> NDArray[np.bool_]:
     if scores.shape[1] < 2:
         return np.asarray(~np.isnan(scores).any(axis=1))
     return np.asarray((scores[:, :-1] > scores[:, 1:]).all(axis=1))
+
+
+def in_order(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows] | None:
+    """Return the `k` best of one query's results as faiss gives them; equal scores order by row.
+
+    None if which they are is open: for a score that is not a number, and for a k-th one that the next, which
+    was asked for to tell, equals.
+    """
+    if settled(scores[np.newaxis])[0]:
+        return scores[:k], rows[:k]
+    falling = not np.isnan(scores).any() and (scores[:-1] >= scores[1:]).all()
+    if not falling or (len(scores) > k and scores[k - 1] == scores[k]):
+        return None
+    order = np.lexsort((rows, -scores))[:k]
+    return scores[order], rows[order]
 
 
 def ordered(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:

@@ -18,10 +18,10 @@ from compactds.datastore.scoring import (
     Rows,
     Scores,
     Shortlist,
+    in_order,
     inner_products,
     merged,
     ordered,
-    settled,
     view_of,
 )
 
@@ -187,8 +187,9 @@ class ExactVectors:
         self.learn(before)
         met = found >= 0
         scores, found = scores[met], found[met] + start
-        if settled(scores[np.newaxis])[0]:
-            return scores[:k], found[:k]
+        best = in_order(scores, found, k)
+        if best is not None:
+            return best
         rows = np.arange(start, start + count)
         return self.best(
             query, rows if bits is None else rows[np.unpackbits(bits, count=count, bitorder="little") > 0], k

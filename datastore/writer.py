@@ -193,7 +193,7 @@ def write_index(folder: Path, plan: IndexPlan, vectors: ExactVectors, *, seed: i
         case "hnsw":
             build_hnsw(path, blocks, dimension=vectors.dimension, rows=vectors.rows)
         case "ivf":
-            sample = _sample(vectors, training_rows(vectors.rows, plan.lists), seed)
+            sample = _sample(vectors, training_rows(vectors.rows, vectors.dimension, plan.lists), seed)
             parameters = build_ivf(
                 path,
                 blocks,
@@ -255,11 +255,10 @@ def _reach(index: AnnIndex, vectors: ExactVectors) -> dict[str, float] | None:
 
 
 def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:
-    """Return up to `count` rows to train on, without those that calibrate, if there are enough others."""
-    rows = np.arange(vectors.rows)
-    held_out = held_out_rows(vectors.rows)
-    if vectors.rows - len(held_out) >= count:
-        rows = np.delete(rows, held_out)
+    """Return up to `count` rows to train on, without those that calibrate, if there are others."""
+    rows = np.delete(np.arange(vectors.rows), held_out_rows(vectors.rows))
+    if not len(rows):
+        rows = np.arange(vectors.rows)
     if len(rows) > count:
         rows = np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
     sample = np.empty((len(rows), vectors.dimension), np.float32)

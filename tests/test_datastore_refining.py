@@ -47,8 +47,7 @@ def test_one_step_finds_what_two_steps_find_or_leaves_it_to_them(folder):
                 two = rescore(vectors, query, rows, k)
                 np.testing.assert_array_equal(one[0], two.scores)
                 np.testing.assert_array_equal(one[1], two.rows)
-        assert settled > 0
-        assert settled < 200 or k == 1  # copies score alike, and are ordered by row in the second step
+        assert settled > 150  # what is left has copies at its end, or lists that hold fewer rows
 
 
 def test_a_query_alone_finds_what_it_finds_in_a_batch(folder):

@@ -29,7 +29,8 @@ from compactds.datastore.parallel import one_thread
 
 TRAINING_ROWS_PER_LIST = 64
 LEAST_TRAINING_ROWS_PER_LIST = 39
-LEAST_TRAINING_ROWS = 1_000
+TRAINING_BYTES = 192 << 20
+"""A store whose float32 vectors fit in here trains its index on all of them, and finds those best."""
 LISTS_PER_ROOT = 1.4
 ROTATION_ROWS = 16_384
 """The rotation is fitted to so many rows: more change it little."""
@@ -233,9 +234,9 @@ def ivf_ram_bytes(rows: int, dimension: int, lists: int, shape: CodeShape) -> in
     return padded * shape.bytes + rows * ID_BYTES + fixed_ram_bytes(dimension, lists, shape)
 
 
-def training_rows(rows: int, lists: int) -> int:
+def training_rows(rows: int, dimension: int, lists: int) -> int:
     """Return how many rows an index of `rows` is trained on."""
-    return min(rows, max(LEAST_TRAINING_ROWS, TRAINING_ROWS_PER_LIST * lists))
+    return min(rows, max(TRAINING_BYTES // (4 * dimension), TRAINING_ROWS_PER_LIST * lists))
 
 
 def build_ivf(
