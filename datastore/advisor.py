@@ -201,7 +201,8 @@ def _build_other(vectors: Vectors, factory: str) -> tuple[float, Search]:
 
 
 def _training_sample(vectors: Vectors, lists: int) -> Vectors:
-    count = training_rows(*vectors.shape, lists)
+    rows, dimension = vectors.shape
+    count = training_rows(rows, dimension, lists)
     return vectors[np.sort(np.random.default_rng(SEED).choice(len(vectors), count, replace=False))]
 
 

@@ -18,7 +18,7 @@ from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
 from compactds.datastore.parallel import one_thread, share_out
 from compactds.datastore.plan import Plan, choose_plan
-from compactds.datastore.queries import Effort, query_scale
+from compactds.datastore.queries import Effort, at_unit_length, squared_lengths, without_direction
 from compactds.datastore.records import Neighbours
 from compactds.datastore.refining import Refiner
 from compactds.datastore.scoring import Rows, Scores, in_order, settled
@@ -101,12 +101,12 @@ class PreparedSearch:
         return self._settle(query[np.newaxis].copy(), room.scores.copy(), room.rows.copy())
 
     def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:
-        queries = np.empty(vectors.shape, np.float32)
-        for place, vector in enumerate(vectors):
-            scale = query_scale(vector, self.encoder)
-            if scale is None:
-                return None
-            np.multiply(vector, scale, out=queries[place])
+        queries = np.ascontiguousarray(vectors)
+        squares = squared_lengths(queries)
+        if without_direction(squares).any():
+            return None
+        if self.encoder.normalized:
+            queries = at_unit_length(queries, squares)
 
         def answer(part: slice) -> list[tuple[Scores, Rows]]:
             first, others = slice(part.start, part.start + 1), slice(part.start + 1, part.stop)

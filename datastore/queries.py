@@ -7,6 +7,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from compactds.datastore.encoders.base import Encoder, EncoderSpec, Vectors
 from compactds.datastore.errors import SearchError, UnsupportedModeError, VectorError
@@ -140,16 +141,6 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     Raises VectorError for another dimension than the encoder's, and for vectors that are zero or not
     finite. Vectors are scaled to length one if the encoder's are.
     """
-    if (
-        isinstance(vectors, np.ndarray)
-        and vectors.dtype == np.float32
-        and vectors.shape == (encoder.dimension,)
-    ):
-        scale = query_scale(
-            vectors, encoder
-        )  # what nearly all callers give, checked without temporary arrays
-        if scale is not None:
-            return (vectors * scale)[np.newaxis], True
     try:
         with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is refused
             array = np.asarray(vectors, dtype=np.float32)
@@ -168,26 +159,30 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
             value=list(np.shape(vectors)),
             remedy=f"Give vectors of {encoder.model or 'the encoder the store was built with'}.",
         )
-    checked = np.empty_like(array, order="C")
-    for place, vector in enumerate(np.ascontiguousarray(array)):
-        scale = query_scale(vector, encoder)
-        if scale is None:
-            raise VectorError(
-                f"query vector {place} is zero or not finite.", value=place, remedy="Leave it out."
-            )
-        np.multiply(vector, scale, out=checked[place])
-    return checked, single
+    array = np.ascontiguousarray(array)
+    wrong = without_direction(squares := squared_lengths(array))
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise VectorError(f"query vector {place} is zero or not finite.", value=place, remedy="Leave it out.")
+    return at_unit_length(array, squares) if encoder.normalized else array, single
 
 
-def query_scale(vector: Vectors, encoder: EncoderSpec) -> np.float32 | None:
-    """Return what a query vector is multiplied with, None if it is zero or not finite.
+def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
+    """Return the squared length of each vector, shape (n, d), in a row; the same alone and among others."""
+    squares = np.empty(len(vectors), np.float32)
+    faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), vectors.shape[1], len(vectors))
+    return squares
 
-    It is found for one vector at a time, so that a query is the same to the bit alone and in a batch.
-    """
-    squared = faiss.fvec_norm_L2sqr(faiss.swig_ptr(np.ascontiguousarray(vector)), len(vector))
-    if not 0 < squared < math.inf:
-        return None
-    return np.float32(1 / math.sqrt(squared) if encoder.normalized else 1.0)
+
+def without_direction(squares: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell of each squared length whether it is zero or not finite."""
+    return ~((squares > 0) & (squares < math.inf))
+
+
+def at_unit_length(vectors: Vectors, squares: NDArray[np.float32]) -> Vectors:
+    """Return vectors, shape (n, d), divided by the roots of their squared lengths."""
+    scales = (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32)
+    return vectors * scales[:, np.newaxis]
 
 
 def _check_count(name: str, value: Any, most: int) -> None:
