@@ -24,11 +24,13 @@ MEASURED_SHARE = 0.05
 def measure_costs(index: AnnIndex, proposing: ExactVectors, deciding: ExactVectors) -> SearchCosts:
     """Return microseconds of each step, each the least of several rounds, with all vectors in memory."""
     draw = np.random.default_rng(0)  # rows that lie apart, as candidates do: neighbours are cheaper to read
-    rows = draw.choice(deciding.rows, min(SCORED_ROWS, deciding.rows), replace=False)
-    if not len(rows):
+    size = min(SCORED_ROWS, deciding.rows)
+    if not size:
         return SearchCosts()
-    queries, exact = proposing.gather(rows[:1]), deciding.gather(rows[:1])[0]
-    row_us = _least_us(lambda: deciding.best(exact, rows, BEST)) / len(rows)
+    # Others each time, as searches ask for others: the same again would lie in the processor's caches.
+    drawn = iter([draw.choice(deciding.rows, size, replace=False) for _ in range(ROUNDS + 1)])
+    queries, exact = proposing.gather(np.array([0])), deciding.gather(np.array([0]))[0]
+    row_us = _least_us(lambda: deciding.best(exact, next(drawn), BEST)) / size
     few, many = (
         1,
         max((e for e in index.efforts if index.worth(e) <= MEASURED_SHARE * deciding.rows), default=0),

@@ -225,8 +225,8 @@ class Datastore:
 
         Raises SearchError, VectorError or WhereError.
         """
-        if where is None and plan is None and (prepared := self._prepared(k, candidates, recall, effort)):
-            found = prepared.nearest(vectors)
+        if plan is None and (prepared := self._prepared(k, candidates, recall, effort)):
+            found = prepared.nearest(vectors) if where is None else self._allowed(prepared, vectors, where)
             if found is not None:
                 return found
         asked = check_effort(k, candidates, recall, effort, plan)
@@ -374,6 +374,18 @@ class Datastore:
             )
             self._short_ways.keep(prepared, k, candidates, recall, effort)
         return prepared
+
+    def _allowed(
+        self, prepared: PreparedSearch, vectors: ArrayLike, where: Where | Sequence[Where]
+    ) -> Neighbours | None:
+        """Return the best rows that one where expression allows for one vector, in short if that can be."""
+        if isinstance(where, list | tuple):
+            return None
+        expression = parse_where(where, self.schema)  # type: ignore[arg-type]  # a sequence is one of those
+        if expression is None:
+            return prepared.nearest(vectors)
+        allowed = prepared.segment.attributes.filter.rows(expression)
+        return prepared.nearest_allowed(vectors, allowed) if allowed.count else None
 
     def _expressions(self, where: Where | Sequence[Where]) -> list[Expression | None]:
         """Return the expression of all queries, or one for each if a list of them is given."""

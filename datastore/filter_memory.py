@@ -47,8 +47,13 @@ def list_map_bytes(rows: int, lists: int, dimension: int) -> int:
         return 0
     number_bytes = 2 if lists <= 1 << 16 else 4
     sample = min(rows, SAMPLED_ROWS) * (8 + number_bytes)
-    remembered = REMEMBERED_FILTERS * 4 * lists
+    remembered = remembered_filters(rows) * 4 * lists
     return rows * number_bytes + 4 * lists * (1 + dimension) + sample + remembered
+
+
+def remembered_filters(rows: int) -> int:
+    """Return of how many filters it is remembered what they leave of each list."""
+    return min(REMEMBERED_FILTERS, results_limit_bytes(rows) // (rows // 8 + 1))
 
 
 def lists_of(index: IndexRecord) -> tuple[int, int]:

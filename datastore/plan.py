@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.base import AnnIndex, Bounds
-from compactds.datastore.ann.ivf_filtered import DENSITY_POWER, expected_rows
+from compactds.datastore.ann.ivf import FILTERED_POWER, FILTERED_WORTH
+from compactds.datastore.ann.ivf_filtered import DENSITY_POWER
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
 
@@ -97,6 +98,8 @@ def choose_plan(
             return plan
     if not filtered:
         return plans[-1]
+    if any(plan.name == "lists" for plan in plans):
+        plans = [plan for plan in plans if plan.name != "open"]  # it meets as many rows, and scores more
     return min(plans, key=lambda plan: plan.predicted_us)
 
 
@@ -115,7 +118,7 @@ def _filtered(
     scoring_us = wanted * costs.row_us
     worth = index.worth(effort)
     if index.filters:
-        met = expected_rows(worth, share, rows)
+        met = min(rows, FILTERED_WORTH * worth * share**FILTERED_POWER)
         most_rows = max(worth, (matching * costs.row_us - costs.walk_us) / costs.code_us)
         walking_us = costs.walk_us + met * costs.code_us + scoring_us
         plans = [Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us)]

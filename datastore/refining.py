@@ -8,9 +8,14 @@ import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
 from compactds.datastore.ann.ivf import IvfIndex
+from compactds.datastore.ann.list_map import ListCounts
+from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.scoring import Rows, Scores, in_order, refining
+from compactds.datastore.scoring import Rows, Scores, in_order, refining, refining_once
 from compactds.datastore.vectors import ExactVectors, reads_so_far
+
+MOST_PARAMETERS = 64
+"""Parameters of so many kinds of search are kept for a filter."""
 
 
 class Refiner:
@@ -21,7 +26,7 @@ class Refiner:
     """
 
     def __init__(self, index: IvfIndex, vectors: ExactVectors) -> None:
-        self._lists = index.lists
+        self._index = index
         self._vectors = vectors
         self._refine = faiss.IndexRefine(index.whole, vectors.view)
         self.ask = self._refine.search_c
@@ -33,7 +38,7 @@ class Refiner:
         and parameters that no search changes.
         """
         wanted = min(k + 1, candidates)
-        return wanted, refining(wanted, candidates, _probing(min(effort, self._lists)))
+        return wanted, refining(wanted, candidates, _probing(min(effort, self._index.lists)))
 
     def best(
         self, queries: Vectors, k: int, *, candidates: int, effort: int
@@ -55,6 +60,50 @@ class Refiner:
                 for scores, rows in zip(*self.answer(part, wanted, parameters), strict=True)
             ]
         return found
+
+    def best_allowed(
+        self, queries: Vectors, k: int, *, candidates: int, effort: int, allowed: Bitmap
+    ) -> list[tuple[Scores, Rows] | None]:
+        """Return the `k` best allowed rows for every query, as `best` does.
+
+        None also for a query near which next to nothing is allowed: a walk finds the rest.
+        """
+        counts = self.counts(allowed)
+        found: list[tuple[Scores, Rows] | None] = []
+        for place, query in enumerate(queries):
+            asked = self.asking_under(counts, query, k, candidates=candidates, effort=effort)
+            if asked is None or self._vectors.cold:
+                found.append(None)
+                continue
+            scores, rows = self.answer(queries[place : place + 1], *asked)
+            found.append(None if rows[0, -1] == NO_ROW else in_order(scores[0], rows[0], k))
+        return found
+
+    def counts(self, allowed: Bitmap) -> ListCounts:
+        """Return what a filter leaves of each list."""
+        return self._index.list_map().counts(allowed)
+
+    def asking_under(
+        self, counts: ListCounts, query: Vectors, k: int, *, candidates: int, effort: int
+    ) -> tuple[int, Any] | None:
+        """Return what `answer` is asked with for one query, shape (d,), under a filter.
+
+        None if next to nothing is allowed near it.
+        The parameters stay valid as long as the filter's bits.
+        """
+        lists = self._index.effort_under(query, effort, counts)
+        if lists is None:
+            return None
+        wanted = min(k + 1, candidates)
+        key = wanted, candidates, lists
+        parameters = counts.parameters.get(key)
+        if parameters is None:
+            if len(counts.parameters) >= MOST_PARAMETERS:
+                counts.parameters.clear()
+            under = faiss.SearchParametersIVF(nprobe=lists, sel=counts.selector)
+            probing = faiss.SearchParametersPreTransform(index_params=under)
+            parameters = counts.parameters[key] = refining_once(wanted, candidates, probing)
+        return wanted, parameters
 
     def answer(self, queries: Vectors, wanted: int, parameters: Any) -> tuple[Scores, Rows]:
         """Return scores and rows of every query's `wanted` best as faiss orders them, shape (n, wanted)."""

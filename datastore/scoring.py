@@ -105,7 +105,12 @@ class Shortlist:
 
 @lru_cache(maxsize=4096)
 def refining(k: int, candidates: int, proposing: Any = None) -> Any:
-    """Return the parameters of a search that refines so many candidates; no search changes them."""
+    """Return `refining_once`, made once for all searches: none changes it."""
+    return refining_once(k, candidates, proposing)
+
+
+def refining_once(k: int, candidates: int, proposing: Any = None) -> Any:
+    """Return the parameters of a search that refines so many candidates, found with those of the index."""
     return faiss.IndexRefineSearchParameters(
         k_factor=(candidates + 0.5) / k,  # faiss rounds the product down
         **({} if proposing is None else {"base_index_params": proposing}),

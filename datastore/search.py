@@ -122,6 +122,19 @@ def complete(
     return completed
 
 
+def planned(segment: Segment, effort: Effort, matching: int | None) -> Plan:
+    """Return how a segment is searched under a filter that allows `matching` rows, without one if None."""
+    return choose_plan(
+        effort,
+        matching=segment.rows if matching is None else matching,
+        rows=segment.rows,
+        filtered=matching is not None,
+        index=segment.index,
+        calibration=segment.record.calibration,
+        costs=segment.record.costs,
+    )
+
+
 def search_segment(
     segment: Segment,
     allowed: Bitmap | None,
@@ -136,17 +149,9 @@ def search_segment(
     index's encoder sees them, `deciding` as the exact one does.
     """
     matching = segment.rows if allowed is None else allowed.count
-    plan = choose_plan(
-        effort,
-        matching=matching,
-        rows=segment.rows,
-        filtered=allowed is not None,
-        index=segment.index,
-        calibration=segment.record.calibration,
-        costs=segment.record.costs,
-    )
+    plan = planned(segment, effort, None if allowed is None else matching)
     if plan.name in PROPOSING_PLANS:
-        refiner = segment.refiner if plan.name in ("ann", "open") and proposing is deciding else None
+        refiner = segment.refiner if plan.name != "codes" and proposing is deciding else None
 
         def answer(part: slice) -> list[Ranking]:
             return _answer(segment, proposing[part], deciding[part], plan, effort.k, allowed, refiner)
@@ -172,7 +177,11 @@ def _answer(
     wanted = plan.results if plan.name == "open" else k
     rankings: list[Ranking | None] = [None] * len(proposing)
     if refiner is not None:
-        found = refiner.best(proposing, wanted, candidates=plan.candidates, effort=plan.effort)
+        asked = {"candidates": plan.candidates, "effort": plan.effort}
+        if plan.name == "lists" and allowed is not None:
+            found = refiner.best_allowed(proposing, wanted, allowed=allowed, **asked)
+        else:
+            found = refiner.best(proposing, wanted, **asked)
         rankings = [None if one is None else Ranking(*one, plan.candidates) for one in found]
     _fill(rankings, segment, proposing, deciding, plan, wanted, allowed)
     if plan.name == "open" and allowed is not None:

@@ -27,8 +27,6 @@ FIRST_STRETCH = 0.6
 """Which part of the rows that an open search of the same effort is worth a first stretch goes for."""
 LEAST_FOUND = 2.0
 """A first stretch meets at least so many times the rows that are wanted."""
-WALKED_SHARE = 1.5
-"""How many times as many rows a walk meets in the end as one that stopped at its effort's worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,6 @@ class Walk:
     reach: Reach | None
     known: ListMap
     counts: ListCounts
-    selector: Any
     worth: float
     bounds: Bounds
 
@@ -124,7 +121,7 @@ class Walk:
         stop = first_stop(way, worth, LEAST_FOUND * bounds.k)
         if not stop or way.rows(stop) > bounds.most_rows:
             return
-        parameters = faiss.SearchParametersIVF(sel=self.selector)
+        parameters = faiss.SearchParametersIVF(sel=self.counts.selector)
         self.index.scan_lists(rotated, way.lists[:stop], way.scores[:stop], parameters, scores, rows)
         place = min(bounds.k, len(rows)) - 1
         if reach is None or bounds.misses is None or rows[place] == NO_ROW:
@@ -139,8 +136,3 @@ class Walk:
         both = np.concatenate((scores, more_scores))
         best = np.argsort(-both, kind="stable")[: len(scores)]
         scores[:], rows[:] = both[best], np.concatenate((rows, more_rows))[best]
-
-
-def expected_rows(worth: float, share: float, rows: int) -> float:
-    """Return how many rows a walk meets under a filter that allows `share` of the rows everywhere alike."""
-    return float(min(rows, WALKED_SHARE * worth * max(share, 1e-9) ** (DENSITY_POWER - 1)))

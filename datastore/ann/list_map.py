@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import faiss
@@ -16,15 +16,25 @@ from compactds.datastore.scoring import inner_products
 
 COUNTED_EXACTLY_ROWS = 65_536
 SAMPLED_ROWS = 65_536
-REMEMBERED_FILTERS = 256
+REMEMBERED_FILTERS = 4_096
+EVEN = 0.3
+"""A filter is even that allows about the same share of all lists: give or take so much of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListCounts:
-    """Hold how many rows of each list a filter allows; `exact` says whether they were counted one by one."""
+    """Hold what a filter leaves of each list: how many rows, `exact` if they were counted one by one.
+
+    `share` is that of all rows, `even` says whether it is much the same in every list. `parameters` are those
+    of searches under the filter, by what they depend on, for callers to keep.
+    """
 
     allowed: NDArray[np.float32]
     exact: bool
+    share: float
+    even: bool
+    selector: Any
+    parameters: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 class ListMap:
@@ -76,19 +86,31 @@ class ListMap:
             if known is not None and known[0]() is allowed.bits:
                 self._known.move_to_end(key)
                 return known[1]
-        counts = self._counted(allowed)
+        counts = self._looked_into(allowed)
         with self._lock:
-            self._known[key] = (weakref.ref(allowed.bits), counts)
+            forget = weakref.ref(allowed.bits, lambda _: self._known.pop(key, None))
+            self._known[key] = (forget, counts)
             while len(self._known) > REMEMBERED_FILTERS:
                 self._known.popitem(last=False)
         return counts
 
-    def _counted(self, allowed: Bitmap) -> ListCounts:
+    def _looked_into(self, allowed: Bitmap) -> ListCounts:
+        counted, exact = self._counted(allowed)
+        share = allowed.count / max(1, len(self.list_of_row))
+        expected = share * self.sizes
+        off = float(np.square(counted - expected).sum())
+        even = off <= EVEN**2 * float(np.square(expected).sum())
+        # Given as an address, the bits are not kept by the selector, and go with the filter's result.
+        selector = faiss.IDSelectorBitmap(allowed.bits.nbytes, faiss.swig_ptr(allowed.bits))
+        return ListCounts(counted, exact, share, even, selector)
+
+    def _counted(self, allowed: Bitmap) -> tuple[NDArray[np.float32], bool]:
+        """Return the allowed rows of each list, and whether they are exact."""
         lists = len(self.sizes)
         if allowed.count <= COUNTED_EXACTLY_ROWS:
             met = np.bincount(self.list_of_row[allowed.rows()], minlength=lists)
-            return ListCounts(met.astype(np.float32), exact=True)
+            return met.astype(np.float32), True
         bits = allowed.bits[self._sample >> 3] >> (self._sample & 7).astype(np.uint8)
         met = np.bincount(self._sample_lists[(bits & 1).astype(np.bool_)], minlength=lists)
         scale = len(self.list_of_row) / len(self._sample)
-        return ListCounts((met * scale).astype(np.float32), exact=False)
+        return (met * scale).astype(np.float32), False
