@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.base import AnnIndex, Bounds
-from compactds.datastore.ann.ivf import FILTERED_POWER, FILTERED_WORTH
+from compactds.datastore.ann.ivf import FILTERED_POWER
 from compactds.datastore.ann.ivf_filtered import DENSITY_POWER
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
@@ -15,6 +15,9 @@ DEFAULT_RECALL = 0.95
 DEFAULT_CANDIDATES = 100
 CALIBRATION_K = 10
 """Recall is measured of the first so many results; K grows with k beyond it."""
+FILTERED_MISSES = 0.4
+"""Which part of the misses that the recall asked for allows is aimed at under a filter: recall is calibrated
+over all queries, and those that are asked under a filter may be harder than most."""
 OPEN_FROM_SHARE = 0.3
 """A filter that allows less is never left to the end: too few of the candidates would pass it."""
 OPEN_SPARE = 1.5
@@ -38,9 +41,11 @@ class Plan:
     - none: nothing is allowed, nothing is done
     - exact: every allowed row is scored
     - ann: without a filter, the index proposes
-    - lists: under a filter, lists are walked until enough allowed rows were met
+    - lists: under a filter, as many lists are searched for allowed rows as it leaves rows near the query; if
+      it leaves next to none there, they are walked until enough were met
     - codes: the codes of all allowed rows are scanned
-    - open: the index proposes without regard to the filter, which is applied to what scores best
+    - open: the index proposes without regard to the filter, which is applied to what scores best; for an
+      index that cannot leave rows out
 
     `bounds` say how far a walk goes: not where it costs more than scoring every allowed row, which is then
     done instead. An open search keeps the `results` best rows; `instead` is what is done for queries of which
@@ -75,7 +80,8 @@ def choose_plan(
     """
     if matching == 0:
         return Plan("none", 0, 0, 0.0)
-    point = point_for(calibration, asked.recall or DEFAULT_RECALL)
+    recall = asked.recall or DEFAULT_RECALL
+    point = point_for(calibration, 1 - (1 - recall) * FILTERED_MISSES if filtered else recall)
     effort = asked.effort if asked.effort is not None else (point.effort if point else 0)
     wanted = asked.candidates
     if wanted is None:
@@ -85,9 +91,7 @@ def choose_plan(
     exact = Plan("exact", matching, 0, matching * costs.row_us)
     if asked.recall == 1.0 or matching <= wanted:
         return exact
-    misses = (
-        None if asked.effort is not None else WALK_MISSES * asked.k * (1 - (asked.recall or DEFAULT_RECALL))
-    )
+    misses = None if asked.effort is not None else WALK_MISSES * asked.k * (1 - recall)
     plans = _filtered(matching, rows, wanted, effort, index, costs, asked.k, misses) if filtered else []
     if not filtered:
         proposing_us = costs.query_us + index.worth(effort) * costs.code_us
@@ -118,7 +122,7 @@ def _filtered(
     scoring_us = wanted * costs.row_us
     worth = index.worth(effort)
     if index.filters:
-        met = min(rows, FILTERED_WORTH * worth * share**FILTERED_POWER)
+        met = min(rows, worth * share**FILTERED_POWER)
         most_rows = max(worth, (matching * costs.row_us - costs.walk_us) / costs.code_us)
         walking_us = costs.walk_us + met * costs.code_us + scoring_us
         plans = [Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us)]

@@ -1,5 +1,7 @@
 """Single vectors answered in short: as in full, and errors as in full."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.errors import SearchError, StoreError, VectorError
 from compactds.datastore.prepared import MOST_PREPARED, PreparedSearches
+from compactds.filters import WhereError
 from compactds.indexer.build import build
+from compactds.indexer.deleting import delete
 
 ROWS, DIMENSION = 1_500, 16
 
@@ -20,7 +24,8 @@ def store(tmp_path_factory):
     array /= np.linalg.norm(array, axis=1, keepdims=True)
     np.save(folder / "vectors.npy", array)
     lines = (
-        f'{{"id": "{row}", "text": "row {row}", "even": {str(row % 2 == 0).lower()}}}' for row in range(ROWS)
+        f'{{"id": "{row}", "text": "row {row}", "number": {row}, "even": {str(row % 2 == 0).lower()}}}'
+        for row in range(ROWS)
     )
     (folder / "records.jsonl").write_text("\n".join(lines))
     settings = {"vectors": str(folder / "vectors.npy"), "index.kind": "ivf"}
@@ -64,9 +69,48 @@ def test_wrong_arguments_are_refused_after_right_ones_that_equal_them(store, que
                 store.nearest(queries[0], **asked)
 
 
-def test_a_filter_is_never_answered_in_short(store, queries):
-    found = store.nearest(queries[0], where={"even": True})
-    assert (found.rows % 2 == 0).all()
+WHERES = {
+    "half": {"even": True},
+    "most": {"number": {"$gte": 100}},
+    "few": {"number": {"$lt": 40}},
+    "fewer than k": {"number": {"$lt": 4}},
+    "copies": {"number": {"$in": [number for pair in range(0, ROWS, 40) for number in (pair, pair + 1)]}},
+    "none": {"number": {"$lt": 0}},
+    "all": {"number": {"$gte": 0}},
+}
+
+
+@pytest.mark.parametrize("where", WHERES.values(), ids=WHERES)
+@pytest.mark.parametrize("asked", [{}, {"k": 3, "recall": 0.8}, {"effort": 3, "candidates": 40}, {"k": 60}])
+def test_a_vector_under_a_filter_gets_in_short_what_it_gets_in_full(store, queries, where, asked):
+    in_full = store.nearest(queries, where=where, **asked)
+    for place, query in enumerate(queries[:20]):
+        for vector in (query, query[None], query.tolist()):
+            found = store.nearest(vector, where=where, **asked)
+            np.testing.assert_array_equal(found.rows[0], in_full.rows[place])
+            np.testing.assert_array_equal(found.scores[0], in_full.scores[place])
+            assert found.plan == in_full.plan
+
+
+def test_wrong_conditions_and_vectors_are_refused_however_often(store, queries):
+    for _ in range(2):
+        with pytest.raises(WhereError):
+            store.nearest(queries[0], where={"no such field": 1})
+        with pytest.raises(VectorError):
+            store.nearest(np.zeros(DIMENSION, np.float32), where={"even": True})
+        with pytest.raises(VectorError):
+            store.nearest(queries[0, :5], where={"even": True})
+
+
+def test_rows_deleted_since_are_not_found_under_a_filter(store, queries, tmp_path):
+    shutil.copytree(store.path, tmp_path / "store")
+    number = int(store.nearest(queries[0], where={"even": True}).rows[0, 0])
+    delete(tmp_path / "store", ids=[str(number)])
+    with Datastore.open(tmp_path / "store") as opened:
+        for _ in range(3):
+            found = opened.nearest(queries[0], where={"even": True}).rows
+            assert number not in found
+            assert (found % 2 == 0).all()
 
 
 def test_a_closed_store_answers_nothing(store, queries):

@@ -298,11 +298,17 @@ class TestPlan:
         names = [
             plan(filtered=True, matching=matching).name for matching in (0, 9, 900, 9_000, 50_000, 95_000)
         ]
-        assert names == ["none", "exact", "exact", "lists", "open", "open"]
+        assert names == ["none", "exact", "exact", "lists", "lists", "lists"]
 
-    def test_a_filter_that_lets_nearly_all_pass_is_left_to_the_end(self):
-        assert plan(filtered=True, matching=99_000).name == "open"
+    def test_a_filter_is_left_to_the_end_where_it_lets_much_pass_and_never_else(self):
+        assert plan(filtered=True, matching=99_000, plan="open").name == "open"
         assert plan(filtered=True, matching=29_000, plan="open").name == "lists"
+
+    def test_under_a_filter_fewer_misses_are_aimed_at_than_asked_for(self):
+        point = point_for(POINTS, 0.98)
+        assert plan(filtered=True, matching=50_000).effort == point.effort
+        assert plan(filtered=True, matching=50_000).candidates == point.candidates
+        assert plan(filtered=True, matching=50_000, effort=7).effort == 7
 
     def test_the_less_passes_the_further_an_open_search_looks(self):
         most, half = (plan(filtered=True, matching=m, plan="open") for m in (90_000, 50_000))

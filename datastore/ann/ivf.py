@@ -48,10 +48,9 @@ NEAR_LISTS = 8
 """How many of a query's nearest lists tell what a filter leaves around it."""
 SPARSE = 0.1
 """Where a filter leaves less than this part of what it leaves on average, a walk finds the rest."""
-FILTERED_WORTH = 1.3
 FILTERED_POWER = -0.35
-"""Under a filter that leaves a share s of the rows around a query, the same recall takes about
-1.3 * s ** -0.35 times as many lists: measured at shares of 0.1 to 0.9."""
+"""Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.35 times
+as many lists: measured at shares of 0.1 to 0.9."""
 MICROSECONDS_PER_CODE_BYTE = 1.5e-4
 MICROSECONDS_PER_SEARCH = 20.0
 
@@ -179,7 +178,7 @@ class IvfIndex:
     def effort_at(self, share: float, effort: int) -> int:
         """Return how many lists to search where a filter leaves a share of the rows; one of the efforts."""
         efforts = _efforts(self.lists)
-        wanted = FILTERED_WORTH * effort * share**FILTERED_POWER
+        wanted = effort * share**FILTERED_POWER
         return efforts[min(bisect_left(efforts, wanted), len(efforts) - 1)]
 
     def scan_lists(
