@@ -1,6 +1,7 @@
 """The second stage of a build: one vector for every passage, shard by shard."""
 
 import json
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -220,6 +221,8 @@ def take_given_vectors(
         if bad or lost:
             continue
         workspace.write_vectors(number, "exact", given, EXACT_DTYPES[dtype])
+        if rows is not None:
+            _let_go(rows)
         progress.advance(len(given))
     if bad:
         raise BuildError(
@@ -234,6 +237,12 @@ def take_given_vectors(
             remedy="Set dtype = 'float32' in the recipe's [exact] table, or scale all vectors.",
         )
     return GivenVectors(dimension, normalized)
+
+
+def _let_go(mapped: Vectors) -> None:
+    """Have the pages of a mapped file that were read no longer be part of the process."""
+    if isinstance(mapped.base, mmap.mmap):
+        mapped.base.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
 
 
 def _open_npy(path: Path, records: int) -> Vectors:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,13 @@ from compactds.datastore.errors import EncoderError
 from compactds.indexer import remembered_encoders
 from compactds.indexer.bundles import load_build_encoder
 from compactds.indexer.embedding_cache import CacheOptions
-from compactds.indexer.encoding import EncodingCount, encode_shard, encode_shards
+from compactds.indexer.encoding import (
+    EncodingCount,
+    GivenVectors,
+    encode_shard,
+    encode_shards,
+    take_given_vectors,
+)
 from compactds.indexer.errors import BuildError
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.remembered_encoders import load_remembered
@@ -326,3 +333,28 @@ class TestDistilled:
             assert encoder.spec == distilled[0].spec
             assert (workspace.root / "encoders" / "ann" / "model.safetensors").is_file()
         assert load_build_encoder(workspace_of(tmp_path / "two", []), "ann", options).spec == encoder.spec
+
+
+class Shards:
+    """Stand for a workspace of ten shards that keeps nothing."""
+
+    def read_shard(self, number, _columns):
+        return pa.table({"ordinal": np.arange(number * 4_000, (number + 1) * 4_000)})
+
+    def write_vectors(self, *_):
+        """Take no notice."""
+
+
+def test_vectors_that_were_taken_do_not_stay_part_of_the_process(tmp_path):
+    np.save(tmp_path / "given.npy", np.ones((40_000, 512), np.float16))  # 40 MB
+    resident = []
+
+    class Watch(Told):
+        def advance(self, _amount):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            resident.append(next(int(line.split()[1]) for line in lines if line.startswith("RssFile")))
+
+    found = take_given_vectors(Shards(), 10, 40_000, tmp_path / "given.npy", "float16", Watch())
+    assert found == GivenVectors(512, normalized=False)
+    assert len(resident) == 10
+    assert max(resident) - min(resident) < 6_000
