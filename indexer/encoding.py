@@ -241,8 +241,9 @@ def take_given_vectors(
 
 def _let_go(mapped: Vectors) -> None:
     """Have the pages of a mapped file that were read no longer be part of the process."""
-    if isinstance(mapped.base, mmap.mmap):
-        mapped.base.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
+    base: object = mapped.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
 
 
 def _open_npy(path: Path, records: int) -> Vectors:
