@@ -27,7 +27,7 @@ OPEN_CANDIDATES_POWER = 0.7
 OPEN_WORTH = 1.2
 OPEN_DENSITY = 0.7
 """If less than this part of the rows that were expected to pass do, the filter goes against the query."""
-WALK_MISSES = 0.24
+WALK_MISSES = 0.15
 """Which part of the rows that the recall asked for lets a search miss, a walk may be expected to miss in the
 lists it leaves out: codes, and filters that go against a query, take the rest."""
 

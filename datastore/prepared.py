@@ -100,8 +100,10 @@ class PreparedSearch:
         plan = self.plan_under(allowed.count)
         if plan.name == "exact":
             scores, rows = self.segment.vectors.best(room.query, allowed.rows(), self.k)
-            if len(rows) < self.k:
-                return None
+            missing = self.k - len(rows)
+            if missing:
+                scores = np.append(scores, np.full(missing, -np.inf, np.float32))
+                rows = np.append(rows, np.full(missing, NO_ROW))
             return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
         if plan.name != "lists":
             return None

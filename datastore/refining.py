@@ -1,5 +1,6 @@
 """Search without a filter in one call of faiss: codes in memory propose, half floats on disk decide."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,10 @@ from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import Rows, Scores, in_order, refining, refining_once
 from compactds.datastore.vectors import ExactVectors, reads_so_far
 
+CANDIDATES_POWER = 0.5
+"""Where a filter has n times as many lists searched, n ** 0.5 times as many candidates are scored: what is
+left of a crowd lies close together."""
+CANDIDATES_STEP = 16
 MOST_PARAMETERS = 64
 """Parameters of so many kinds of search are kept for a filter."""
 
@@ -94,6 +99,8 @@ class Refiner:
         lists = self._index.effort_under(query, effort, counts)
         if lists is None:
             return None
+        further = max(1.0, lists / max(1, effort)) ** CANDIDATES_POWER
+        candidates = CANDIDATES_STEP * math.ceil(candidates * further / CANDIDATES_STEP)
         wanted = min(k + 1, candidates)
         key = wanted, candidates, lists
         parameters = counts.parameters.get(key)

@@ -235,6 +235,11 @@ def test_rows_allowed_are_counted_by_list_or_estimated_from_a_sample(many_lists,
     assert not estimated.exact
     np.testing.assert_array_equal(estimated.allowed, exact.allowed)  # the sample holds all rows of so few
     assert known.counts(allowed) is estimated
+    gone = Bitmap(allowed.bits.copy(), allowed.length)
+    known.counts(gone)
+    held = len(known._known)
+    del gone  # what is known of a filter goes with its result
+    assert len(known._known) == held - 1
     monkeypatch.setattr("compactds.datastore.ann.list_map.REMEMBERED_FILTERS", 3)
     others = [Bitmap.from_rows(np.array([row]), len(array)) for row in range(3)]
     assert [known.counts(other).allowed.sum() for other in others] == [1, 1, 1]

@@ -5,7 +5,8 @@ import pytest
 
 from compactds.datastore.ann.flat import build_flat, open_flat
 from compactds.datastore.ann.ivf import build_ivf, code_shape, open_ivf
-from compactds.datastore.refining import refiner_for
+from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.refining import MOST_PARAMETERS, refiner_for
 from compactds.datastore.search import rescore
 from compactds.datastore.vectors import ExactVectors
 
@@ -76,3 +77,53 @@ def test_only_half_floats_under_an_index_of_the_same_rows_are_searched_in_one_st
     assert refiner_for(index, opened(folder, dtype="float32")) is None
     assert refiner_for(index, opened(folder, "part", rows=ROWS - 1)) is None
     assert refiner_for(open_flat(folder / "flat"), opened(folder)) is None
+
+
+def filtered(folder, mask):
+    vectors = opened(folder)
+    vectors.learn(10**12)
+    index = open_ivf(folder / "ivf")
+    return index, vectors, refiner_for(index, vectors), Bitmap.from_mask(mask)
+
+
+def test_under_a_filter_the_allowed_rows_of_the_searched_lists_are_found_and_no_others(folder):
+    mask = np.random.default_rng(5).random(ROWS) < 0.4
+    _, vectors, refiner, allowed = filtered(folder, mask)
+    queries = np.random.default_rng(6).standard_normal((60, DIMENSION)).astype(np.float32)
+    found = refiner.best_allowed(queries, 10, candidates=200, effort=20, allowed=allowed)
+    answered = [(query, one) for query, one in zip(queries, found, strict=True) if one is not None]
+    assert len(answered) > 50
+    for query, (scores, rows) in answered:
+        assert mask[rows].all()
+        best = rescore(vectors, query, np.flatnonzero(mask), 10)
+        assert np.isin(best.rows, rows).mean() >= 0.8
+        np.testing.assert_array_equal(scores, rescore(vectors, query, rows, 10).scores)
+
+
+def test_where_a_filter_leaves_next_to_nothing_near_a_query_it_is_left_to_a_walk(folder):
+    index, vectors, _, _ = filtered(folder, np.ones(ROWS, bool))
+    query = vectors.gather(np.array([7]))
+    near = index.list_map().closeness(index._rotated(query)[0]).argsort()[::-1][:10]
+    mask = ~np.isin(index.list_map().list_of_row, near)
+    _, _, refiner, allowed = filtered(folder, mask)
+    assert refiner.best_allowed(query, 5, candidates=50, effort=4, allowed=allowed) == [None]
+    even = Bitmap.from_mask(np.arange(ROWS) % 2 == 0)
+    assert refiner.best_allowed(query, 5, candidates=50, effort=4, allowed=even) != [None]
+
+
+def test_the_less_a_filter_leaves_the_more_lists_are_searched(folder):
+    index = open_ivf(folder / "ivf")
+    efforts = [index.effort_at(share, 4) for share in (1.0, 0.5, 0.1, 0.01, 1e-6)]
+    assert efforts == sorted(efforts)
+    assert (efforts[0], efforts[-1]) == (4, index.lists)
+
+
+def test_the_parameters_of_a_filter_are_kept_while_they_are_few(folder):
+    _, _, refiner, allowed = filtered(folder, np.arange(ROWS) % 2 == 0)
+    query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
+    for k in range(1, 2 * MOST_PARAMETERS):
+        refiner.best_allowed(query, k, candidates=200, effort=4, allowed=allowed)
+        assert len(refiner.counts(allowed).parameters) <= MOST_PARAMETERS
+    before = dict(refiner.counts(allowed).parameters)
+    refiner.best_allowed(query, k, candidates=200, effort=4, allowed=allowed)
+    assert refiner.counts(allowed).parameters == before

@@ -46,6 +46,8 @@ COARSE_OVERSAMPLING = 2.0
 COARSE_DIMENSIONS_PER_CODE = 4
 NEAR_LISTS = 8
 """How many of a query's nearest lists tell what a filter leaves around it."""
+MOST = 0.7
+"""A filter that leaves so much leaves enough wherever a query is."""
 SPARSE = 0.1
 """Where a filter leaves less than this part of what it leaves on average, a walk finds the rest."""
 FILTERED_POWER = -0.35
@@ -162,7 +164,7 @@ class IvfIndex:
         None if the filter leaves next to nothing in the lists nearest to the query.
         """
         density = counts.share
-        if not counts.even:
+        if not counts.even and density < MOST:
             near = min(NEAR_LISTS, self.lists)
             rotated = self._rotated(query[np.newaxis])
             scores, lists = np.empty((1, near), np.float32), np.empty((1, near), np.int64)
@@ -176,10 +178,12 @@ class IvfIndex:
         return self.effort_at(density, effort)
 
     def effort_at(self, share: float, effort: int) -> int:
-        """Return how many lists to search where a filter leaves a share of the rows; one of the efforts."""
+        """Return how many lists to search where a filter leaves a share of the rows, one of the efforts."""
         efforts = _efforts(self.lists)
         wanted = effort * share**FILTERED_POWER
-        return efforts[min(bisect_left(efforts, wanted), len(efforts) - 1)]
+        above = min(bisect_left(efforts, wanted), len(efforts) - 1)
+        below = max(above - 1, 0)
+        return efforts[below if efforts[above] * efforts[below] > wanted * wanted else above]
 
     def scan_lists(
         self, rotated: Vectors, lists: Rows, closeness: Scores, parameters: Any, scores: Scores, rows: Rows
