@@ -25,17 +25,17 @@ def make_budgets(steps: Sequence[FilterStep]) -> list[tuple[frozenset[int], Budg
 def spend(
     shards: Sequence[tuple[Path, int, str]],
     budgets: Sequence[tuple[frozenset[int], Budget]],
-    dropped: Path,
+    dropped: Sequence[Path],
     target: Path,
 ) -> None:
     """Write to `target` which documents no budget has room for.
 
-    `shards` are (file, number of the source, its name) in order. Documents in `dropped` cost nothing.
+    `shards` are (file, number of the source, its name) in order; documents listed in `dropped` cost nothing.
     """
     with pq.ParquetWriter(target, DROPS_SCHEMA, compression="zstd") as writer:
         for path, source, name in shards:
             table = read_table(path, ["ordinal", "words"])
-            gone = read_drops((dropped,), path)
+            gone = read_drops(dropped, path)
             rows = []
             pairs = zip(table.column("ordinal").to_pylist(), table.column("words").to_pylist(), strict=True)
             for ordinal, words in pairs:

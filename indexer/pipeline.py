@@ -35,7 +35,7 @@ from compactds.indexer.reading import ReadContext, ReadTask, raw_shard, read_tas
 from compactds.indexer.repeated_passages import drop_repeated_passages, shard_without
 from compactds.indexer.sources import Notices, SourceOptions
 from compactds.indexer.stages import run_stage
-from compactds.indexer.workspace import ShardSizes, Workspace
+from compactds.indexer.workspace import ShardSizes, Workspace, settled
 
 SHARDS = ShardSizes()
 
@@ -122,6 +122,7 @@ class Pipeline:
         Raises EmptyCorpusError if none is left once duplicates and budgets are accounted for.
         """
         with self.ledger.timed("split"):
+            self._spend(documents)
             cut = self._cut(documents, options, measures)
         passages = self._adopt(cut)
         if not any(line.documents_out for line in self.ledger.sources):
@@ -176,19 +177,22 @@ class Pipeline:
             if count
         ]
         signed = self._sign(kept)
-        beside = target.with_suffix(".tmp")
-        find_repeated(kept, target.parent, beside, signed)
-        self._spend(kept, documents, beside)
-        beside.replace(target)
+        with settled(target) as beside:
+            find_repeated(kept, target.parent, beside, signed)
 
-    def _spend(self, kept: Sequence[Path], documents: Documents, dropped: Path) -> None:
+    def _spend(self, documents: Documents) -> None:
         """List the documents no budget has room for, once it is known which others are left out."""
+        repeated, target, held = self._drops
         budgets = make_budgets(self._steps)
-        if not budgets:
+        if not budgets or target.exists():
             return
-        sources = [source for source, count, _ in documents.kept if count]
-        names = [self._sources[source].source_name for source in sources]
-        spend(list(zip(kept, sources, names, strict=True)), budgets, dropped, self._drops[1])
+        shards = [
+            (kept_shard(self._workspace, number), source, self._sources[source].source_name)
+            for number, (source, count, _) in enumerate(documents.kept)
+            if count
+        ]
+        with settled(target) as beside:
+            spend(shards, budgets, (repeated, held), beside)
 
     def _sign(self, kept: Sequence[Path]) -> tuple[Path, DuplicateSettings] | None:
         """Sign all documents and compare what was signed, if the recipe asks for it."""

@@ -25,7 +25,7 @@ from compactds.indexer.progress import Progress
 from compactds.indexer.removals import EXCERPT_CHARACTERS, Removals
 from compactds.indexer.sources import SourceOptions
 from compactds.indexer.stages import run_stage
-from compactds.indexer.workspace import Workspace, read_table, write_npy, write_table
+from compactds.indexer.workspace import Workspace, read_table, settled, write_npy, write_table
 
 NO_PASSAGE_LEFT = "no_passage_left"
 """The reason of a document that is left out because all of its passages are."""
@@ -185,10 +185,9 @@ def _find(
         pass
     shards = [SignedShard(_signed(workspace, task), partial(_read_texts, workspace, task)) for task in tasks]
     found = find_duplicates(shards, folder / "search", context.settings)
-    beside = context.drops.with_suffix(".tmp")
     named = (table for task in tasks for table in _named(workspace, task))
-    list_similar(named, folder, beside, (found, context.settings), DUPLICATE_PASSAGES)
-    beside.replace(context.drops)
+    with settled(context.drops) as beside:
+        list_similar(named, folder, beside, (found, context.settings), DUPLICATE_PASSAGES)
 
 
 def _rewritten(workspace: Workspace, task: int, number: int) -> Path:

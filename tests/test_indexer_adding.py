@@ -293,6 +293,16 @@ class TestTheStoresRecipe:
         assert 0 < result.removed < 20
         assert result.documents + result.removed == 20
 
+    def test_a_budget_is_not_spent_on_what_the_store_holds(self, tmp_path, store, jsonl, encoder):
+        texts = [{"text": f"A story of {number} apples."} for number in range(8)]
+        add(store, [jsonl(*texts[:4], name="held.jsonl")], encoder=encoder)
+        jsonl(*texts)
+        (tmp_path / "more.toml").write_text(
+            '[[sources]]\npath = "more.jsonl"\n[[filters]]\nfilter = "budget"\ndocuments = 3\n'
+        )
+        result = add(store, [str(tmp_path / "more.toml")], encoder=encoder)
+        assert (result.documents, result.duplicates, result.removed) == (3, 4, 4 + 1)
+
     def test_the_stores_filters_hold_for_what_is_added(
         self, tmp_path, jsonl, rest, records, write_jsonl, tiny_model, encoder
     ):
