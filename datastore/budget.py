@@ -25,6 +25,8 @@ OPENING_BYTES = 12_000_000
 
 ROTATION_COPIES = 3
 """How many copies of the rows it is fitted to finding the rotation holds."""
+AXES_BYTES = 24
+"""What finding the axes of n dimensions holds besides, divided by n squared."""
 FILLING_FACTOR = 1.4
 """How much more an index holds while it is filled: its lists grow by doubling."""
 FOUND_BYTES = 40
@@ -127,7 +129,7 @@ def indexing_bytes(plan: IndexPlan, rows: int, dimension: int) -> int:
     shape = plan.shape(dimension)
     trained = training_rows(rows, dimension, plan.lists)
     sample, rotated = 4 * trained * dimension, 4 * trained * shape.rotated
-    fitting = ROTATION_COPIES * 4 * min(trained, ROTATION_ROWS) * dimension
+    fitting = ROTATION_COPIES * 4 * min(trained, ROTATION_ROWS) * dimension + AXES_BYTES * dimension**2
     filled = round(FILLING_FACTOR * plan.ram_bytes)
     return sample + max(fitting, rotated, filled) + SCAN_BYTES
 

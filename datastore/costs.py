@@ -28,9 +28,12 @@ def measure_costs(index: AnnIndex, proposing: ExactVectors, deciding: ExactVecto
     if not size:
         return SearchCosts()
     # Others each time, as searches ask for others: the same again would lie in the processor's caches.
-    drawn = iter([draw.choice(deciding.rows, size, replace=False) for _ in range(ROUNDS + 1)])
+    drawn = [draw.choice(deciding.rows, size, replace=False) for _ in range(ROUNDS + 1)]
+    for rows in drawn:
+        deciding.gather(rows)  # from disk, this once
+    turns = iter(drawn)
     queries, exact = proposing.gather(np.array([0])), deciding.gather(np.array([0]))[0]
-    row_us = _least_us(lambda: deciding.best(exact, next(drawn), BEST)) / size
+    row_us = _least_us(lambda: deciding.best(exact, next(turns), BEST)) / size
     few, many = (
         1,
         max((e for e in index.efforts if index.worth(e) <= MEASURED_SHARE * deciding.rows), default=0),

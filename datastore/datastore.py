@@ -365,7 +365,7 @@ class Datastore:
         return Queries(proposing, exact.encode_queries(texts), either, single)
 
     def _prepared(self, k: Any, candidates: Any, recall: Any, effort: Any) -> PreparedSearch | None:
-        """Return what answers searches without a filter with these arguments in short, if anything does."""
+        """Return what answers single vectors with these arguments in short, if anything does."""
         known, prepared = self._short_ways.get(k, candidates, recall, effort)
         segments = self._open_segments
         if not known and len(segments) == 1 and self._one_encoder:

@@ -13,6 +13,8 @@ from compactds.datastore.attributes import AttributeColumns, columns_limit_bytes
 from compactds.datastore.manifest import IndexRecord, SegmentRecord
 from compactds.filters.schema import Schema
 
+PARAMETERS_BYTES = 15_000
+"""What is kept of a filter besides: its selector, and parameters of searches under it."""
 HELD, MEASURED, AT_MOST = "held", "measured", "at most"
 """How the bytes of a field are known: it is in memory now, was built to see, or cannot take more."""
 
@@ -47,7 +49,7 @@ def list_map_bytes(rows: int, lists: int, dimension: int) -> int:
         return 0
     number_bytes = 2 if lists <= 1 << 16 else 4
     sample = min(rows, SAMPLED_ROWS) * (8 + number_bytes)
-    remembered = remembered_filters(rows) * 4 * lists
+    remembered = remembered_filters(rows) * (4 * lists + PARAMETERS_BYTES)
     return rows * number_bytes + 4 * lists * (1 + dimension) + sample + remembered
 
 

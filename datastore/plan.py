@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from compactds.datastore.ann.base import AnnIndex, Bounds
-from compactds.datastore.ann.ivf import FILTERED_POWER
+from compactds.datastore.ann.ivf import CANDIDATES_POWER, FILTERED_POWER
 from compactds.datastore.ann.ivf_filtered import DENSITY_POWER
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
@@ -48,9 +48,10 @@ class Plan:
       index that cannot leave rows out
 
     `bounds` say how far a walk goes: not where it costs more than scoring every allowed row, which is then
-    done instead. An open search keeps the `results` best rows; `instead` is what is done for queries of which
-    fewer than `least` pass the filter, because it excludes rows just where such a query looks; without one,
-    all that is allowed is scored for them.
+    done instead. With `grows`, more candidates are scored where a filter leaves few rows near a query. An
+    open search keeps the `results` best rows; `instead` is what is done for queries of which fewer than
+    `least` pass the filter, because it excludes rows just where such a query looks; without one, all that is
+    allowed is scored for them.
     """
 
     name: PlanName
@@ -58,6 +59,7 @@ class Plan:
     effort: int
     predicted_us: float
     bounds: Bounds | None = None
+    grows: bool = False
     results: int = 0
     least: float = 0.0
     instead: "Plan | None" = None
@@ -92,7 +94,9 @@ def choose_plan(
     if asked.recall == 1.0 or matching <= wanted:
         return exact
     misses = None if asked.effort is not None else WALK_MISSES * asked.k * (1 - recall)
-    plans = _filtered(matching, rows, wanted, effort, index, costs, asked.k, misses) if filtered else []
+    bounds = Bounds(asked.k, misses)
+    grows = asked.candidates is None
+    plans = _filtered(matching, rows, wanted, effort, index, costs, bounds, grows) if filtered else []
     if not filtered:
         proposing_us = costs.query_us + index.worth(effort) * costs.code_us
         plans = [Plan("ann", wanted, effort, proposing_us + wanted * costs.row_us)]
@@ -114,9 +118,10 @@ def _filtered(
     effort: int,
     index: AnnIndex,
     costs: SearchCosts,
-    k: int,
-    misses: float | None,
+    bounds: Bounds,
+    grows: bool,
 ) -> list[Plan]:
+    k = bounds.k
     share = matching / rows
     plans = []
     scoring_us = wanted * costs.row_us
@@ -124,11 +129,12 @@ def _filtered(
     if index.filters:
         met = min(rows, worth * share**FILTERED_POWER)
         most_rows = max(worth, (matching * costs.row_us - costs.walk_us) / costs.code_us)
-        walking_us = costs.walk_us + met * costs.code_us + scoring_us
+        more = share ** (FILTERED_POWER * CANDIDATES_POWER) if grows else 1.0
+        walking_us = costs.walk_us + met * costs.code_us + more * scoring_us
         plans = [Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us)]
         if not index.exact:  # such an index has no lists to walk
-            bounds = Bounds(k, misses, most_rows)
-            plans.insert(0, Plan("lists", wanted, effort, walking_us, bounds))
+            bounds = replace(bounds, most_rows=most_rows)
+            plans.insert(0, Plan("lists", wanted, effort, walking_us, bounds, grows))
     if share >= OPEN_FROM_SHARE:
         # As many rows have to be met as a walk would, if the filter allows rows everywhere alike.
         further = max(1, math.ceil(OPEN_WORTH * effort * share ** (DENSITY_POWER - 1)))

@@ -17,7 +17,7 @@ import numpy as np
 from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
-from compactds.datastore.parallel import one_thread, share_out
+from compactds.datastore.parallel import alone, one_thread, share_out
 from compactds.datastore.plan import Plan
 from compactds.datastore.queries import Effort, at_unit_length, squared_lengths, without_direction
 from compactds.datastore.records import Neighbours
@@ -28,8 +28,9 @@ from compactds.datastore.segment import Segment
 from compactds.datastore.vectors import reads_so_far
 
 MOST_PREPARED = 64
-MOST_PLANS = 4_096
+MOST_PLANS = 256
 PLAN = "ann"
+ONE = slice(0, 1)
 
 
 class Room:
@@ -49,7 +50,8 @@ class Room:
     def settled(self) -> bool:
         """Tell whether the scores strictly descend, so that their order is beyond doubt."""
         scores = self.scores[0].tolist()
-        return bool(self.rows[0, -1] != NO_ROW) and all(map(operator.gt, scores, scores[1:]))
+        found = self.rows[0, -1] != NO_ROW and not math.isnan(scores[-1])
+        return bool(found) and all(map(operator.gt, scores, scores[1:]))
 
     def answer(self, k: int, plan: str) -> Neighbours:
         """Return the `k` best as they are."""
@@ -99,26 +101,28 @@ class PreparedSearch:
             return None
         plan = self.plan_under(allowed.count)
         if plan.name == "exact":
-            scores, rows = self.segment.vectors.best(room.query, allowed.rows(), self.k)
-            missing = self.k - len(rows)
-            if missing:
-                scores = np.append(scores, np.full(missing, -np.inf, np.float32))
-                rows = np.append(rows, np.full(missing, NO_ROW))
-            return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
-        if plan.name != "lists":
-            return None
-        counts = self.refiner.counts(allowed)
-        asked = self.refiner.asking_under(
-            counts, room.query, self.k, candidates=plan.candidates, effort=plan.effort
-        )
+            return alone(lambda _: [self._exact(room, allowed, plan)], ONE)[0]
+        if plan.name == "lists":
+            return alone(lambda _: [self._in_lists(room, allowed, plan)], ONE)[0]
+        return None
+
+    def _exact(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours:
+        scores, rows = self.segment.vectors.best_of_all(room.query, self.k, allowed)
+        missing = self.k - len(rows)
+        if missing:
+            scores = np.append(scores, np.full(missing, -np.inf, np.float32))
+            rows = np.append(rows, np.full(missing, NO_ROW))
+        return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
+
+    def _in_lists(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours | None:
+        asked = self.refiner.asking_under(self.refiner.counts(allowed), room.query, self.k, plan)
         if asked is None or asked[0] != self.wanted:
             return None
-        self._ask(room, asked[1])
+        self._ask(room, asked[-1])
         if room.settled:
             return room.answer(self.k, plan.name)
-        if room.rows[0, -1] == NO_ROW or (best := in_order(room.scores[0], room.rows[0], self.k)) is None:
-            return None
-        return Neighbours(best[1][np.newaxis], best[0][np.newaxis], plan.name)
+        best = None if room.rows[0, -1] == NO_ROW else in_order(room.scores[0], room.rows[0], self.k)
+        return best and Neighbours(best[1][np.newaxis], best[0][np.newaxis], plan.name)
 
     def plan_under(self, matching: int) -> Plan:
         """Return the plan of searches under a filter that allows so many rows."""

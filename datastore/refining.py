@@ -1,4 +1,4 @@
-"""Search without a filter in one call of faiss: codes in memory propose, half floats on disk decide."""
+"""Search in one call of faiss: codes in memory propose, half floats on disk decide."""
 
 import math
 from functools import lru_cache
@@ -8,18 +8,17 @@ import faiss
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
-from compactds.datastore.ann.ivf import IvfIndex
+from compactds.datastore.ann.ivf import CANDIDATES_POWER, IvfIndex
 from compactds.datastore.ann.list_map import ListCounts
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.plan import Plan
 from compactds.datastore.scoring import Rows, Scores, in_order, refining, refining_once
 from compactds.datastore.vectors import ExactVectors, reads_so_far
 
-CANDIDATES_POWER = 0.5
-"""Where a filter has n times as many lists searched, n ** 0.5 times as many candidates are scored: what is
-left of a crowd lies close together."""
 CANDIDATES_STEP = 16
-MOST_PARAMETERS = 64
+"""Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
+MOST_PARAMETERS = 8
 """Parameters of so many kinds of search are kept for a filter."""
 
 
@@ -67,21 +66,23 @@ class Refiner:
         return found
 
     def best_allowed(
-        self, queries: Vectors, k: int, *, candidates: int, effort: int, allowed: Bitmap
-    ) -> list[tuple[Scores, Rows] | None]:
-        """Return the `k` best allowed rows for every query, as `best` does.
+        self, queries: Vectors, k: int, plan: Plan, allowed: Bitmap
+    ) -> list[tuple[Scores, Rows, int] | None]:
+        """Return the `k` best allowed rows for every query as `best` does, and how many were scored.
 
         None also for a query near which next to nothing is allowed: a walk finds the rest.
         """
         counts = self.counts(allowed)
-        found: list[tuple[Scores, Rows] | None] = []
+        found: list[tuple[Scores, Rows, int] | None] = []
         for place, query in enumerate(queries):
-            asked = self.asking_under(counts, query, k, candidates=candidates, effort=effort)
+            asked = self.asking_under(counts, query, k, plan)
             if asked is None or self._vectors.cold:
                 found.append(None)
                 continue
-            scores, rows = self.answer(queries[place : place + 1], *asked)
-            found.append(None if rows[0, -1] == NO_ROW else in_order(scores[0], rows[0], k))
+            wanted, candidates, parameters = asked
+            scores, rows = self.answer(queries[place : place + 1], wanted, parameters)
+            best = None if rows[0, -1] == NO_ROW else in_order(scores[0], rows[0], k)
+            found.append(best and (*best, candidates))
         return found
 
     def counts(self, allowed: Bitmap) -> ListCounts:
@@ -89,18 +90,19 @@ class Refiner:
         return self._index.list_map().counts(allowed)
 
     def asking_under(
-        self, counts: ListCounts, query: Vectors, k: int, *, candidates: int, effort: int
-    ) -> tuple[int, Any] | None:
-        """Return what `answer` is asked with for one query, shape (d,), under a filter.
+        self, counts: ListCounts, query: Vectors, k: int, plan: Plan
+    ) -> tuple[int, int, Any] | None:
+        """Return how many results are asked for of how many candidates, and the parameters of that search.
 
-        None if next to nothing is allowed near it.
-        The parameters stay valid as long as the filter's bits.
+        It is for one query, shape (d,), under a filter; None if next to nothing is allowed near the query.
         """
-        lists = self._index.effort_under(query, effort, counts)
+        lists = self._index.effort_under(query, plan.effort, counts)
         if lists is None:
             return None
-        further = max(1.0, lists / max(1, effort)) ** CANDIDATES_POWER
-        candidates = CANDIDATES_STEP * math.ceil(candidates * further / CANDIDATES_STEP)
+        candidates = plan.candidates
+        if plan.grows and lists > plan.effort:
+            further = (lists / max(1, plan.effort)) ** CANDIDATES_POWER
+            candidates = CANDIDATES_STEP * math.ceil(candidates * further / CANDIDATES_STEP)
         wanted = min(k + 1, candidates)
         key = wanted, candidates, lists
         parameters = counts.parameters.get(key)
@@ -110,7 +112,7 @@ class Refiner:
             under = faiss.SearchParametersIVF(nprobe=lists, sel=counts.selector)
             probing = faiss.SearchParametersPreTransform(index_params=under)
             parameters = counts.parameters[key] = refining_once(wanted, candidates, probing)
-        return wanted, parameters
+        return wanted, candidates, parameters
 
     def answer(self, queries: Vectors, wanted: int, parameters: Any) -> tuple[Scores, Rows]:
         """Return scores and rows of every query's `wanted` best as faiss orders them, shape (n, wanted)."""

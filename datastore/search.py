@@ -176,12 +176,10 @@ def _answer(
     """Return a ranking a query, in one step where there is a refiner that settles it, else in two."""
     wanted = plan.results if plan.name == "open" else k
     rankings: list[Ranking | None] = [None] * len(proposing)
-    if refiner is not None:
-        asked = {"candidates": plan.candidates, "effort": plan.effort}
-        if plan.name == "lists" and allowed is not None:
-            found = refiner.best_allowed(proposing, wanted, allowed=allowed, **asked)
-        else:
-            found = refiner.best(proposing, wanted, **asked)
+    if refiner is not None and plan.name == "lists" and allowed is not None:
+        rankings = [one and Ranking(*one) for one in refiner.best_allowed(proposing, k, plan, allowed)]
+    elif refiner is not None:
+        found = refiner.best(proposing, wanted, candidates=plan.candidates, effort=plan.effort)
         rankings = [None if one is None else Ranking(*one, plan.candidates) for one in found]
     _fill(rankings, segment, proposing, deciding, plan, wanted, allowed)
     if plan.name == "open" and allowed is not None:

@@ -22,7 +22,7 @@ from compactds.datastore.budget import (
     indexing_seconds,
     predict_memory,
 )
-from compactds.datastore.filter_memory import filters_at_most, list_map_bytes
+from compactds.datastore.filter_memory import PARAMETERS_BYTES, filters_at_most, list_map_bytes
 from compactds.datastore.memory import MemoryWatch, can_measure, held_bytes, library_bytes, private_bytes
 
 linux = pytest.mark.skipif(not can_measure(), reason="only Linux says what a process holds")
@@ -177,7 +177,8 @@ class TestPrediction:
         known = ListMap(ivf)
         filters = [Bitmap.from_rows(np.array([row]), rows) for row in range(REMEMBERED_FILTERS)]
         counted = sum(known.counts(rows).allowed.nbytes for rows in filters)
-        assert known.ram_bytes + counted == list_map_bytes(rows, lists, 6)
+        kept = REMEMBERED_FILTERS * PARAMETERS_BYTES
+        assert known.ram_bytes + counted + kept == list_map_bytes(rows, lists, 6)
         assert list_map_bytes(rows, 1 << 17, 6) > list_map_bytes(rows, 1 << 16, 6) + 2 * rows
 
 

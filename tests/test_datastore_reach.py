@@ -117,6 +117,15 @@ def test_vectors_of_any_length_are_fitted(array, tmp_path, length):
     assert np.isfinite([reach.level, reach.slope, reach.bend, reach.spread]).all()
 
 
+@pytest.mark.parametrize("length", [0.01, 1.0, 100.0])
+def test_codes_tell_vectors_of_any_length_apart(array, tmp_path, length):
+    longer = array[:8_000] * np.float32(length)
+    build_ivf(tmp_path / "i", iter([longer]), sample=longer, lists=50, shape=code_shape(DIMENSION, 12))
+    _, rows = open_ivf(tmp_path / "i").search(longer[:100], 50, effort=50)
+    best = np.argsort(-(longer[:100] @ longer.T), axis=1)[:, :10]
+    assert np.mean([np.isin(true, found).mean() for true, found in zip(best, rows, strict=True)]) > 0.95
+
+
 @pytest.mark.parametrize(
     "reach",
     [[1, 2, 3, 4], {"level": 1}, dict.fromkeys(REACH_NUMBERS, "1"), dict.fromkeys(REACH_NUMBERS, 10**400)],

@@ -53,3 +53,10 @@ def test_vectors_that_do_not_span_the_space(sample):
 def test_the_same_sample_gives_the_same_rotation():
     first, second = (balanced_rotation(uneven(400), 6, DIMENSION).apply(uneven(10, 1)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_dimensions_are_added_where_there_are_fewer_than_are_wanted():
+    sample = np.random.default_rng(0).standard_normal((50, 1)).astype(np.float32)
+    turned = balanced_rotation(sample, 2, 2).apply(sample)
+    assert turned.shape == (50, 2)
+    np.testing.assert_allclose(turned @ turned.T, sample @ sample.T, atol=1e-4)

@@ -30,11 +30,15 @@ from compactds.datastore.parallel import one_thread
 
 TRAINING_ROWS_PER_LIST = 64
 LEAST_TRAINING_ROWS_PER_LIST = 39
+MOST_TRAINING_ROWS_PER_LIST = 256
+"""As many as faiss's k-means takes."""
 TRAINING_BYTES = 192 << 20
-"""A store whose float32 vectors fit in here trains its index on all of them, and finds those best."""
+"""A store whose float32 vectors fit in here trains its index on all of them, but for those that calibrate it
+and those over what k-means takes: it finds those best that it was trained on."""
 LISTS_PER_ROOT = 1.4
 ROTATION_ROWS = 16_384
 """The rotation is fitted to so many rows: more change it little."""
+SCALED_ROWS = 16_384
 CODE_BITS = 4
 CODE_WORDS = 16
 ID_BYTES = 8
@@ -46,13 +50,16 @@ COARSE_OVERSAMPLING = 2.0
 COARSE_DIMENSIONS_PER_CODE = 4
 NEAR_LISTS = 8
 """How many of a query's nearest lists tell what a filter leaves around it."""
-MOST = 0.7
+ENOUGH_SHARE = 0.7
 """A filter that leaves so much leaves enough wherever a query is."""
 SPARSE = 0.1
 """Where a filter leaves less than this part of what it leaves on average, a walk finds the rest."""
 FILTERED_POWER = -0.35
 """Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.35 times
 as many lists: measured at shares of 0.1 to 0.9."""
+CANDIDATES_POWER = 0.5
+"""Where a filter has n times as many lists searched, n ** 0.5 times as many candidates are scored: what is
+left of a crowd lies close together."""
 MICROSECONDS_PER_CODE_BYTE = 1.5e-4
 MICROSECONDS_PER_SEARCH = 20.0
 
@@ -164,7 +171,7 @@ class IvfIndex:
         None if the filter leaves next to nothing in the lists nearest to the query.
         """
         density = counts.share
-        if not counts.even and density < MOST:
+        if not counts.even and density < ENOUGH_SHARE:
             near = min(NEAR_LISTS, self.lists)
             rotated = self._rotated(query[np.newaxis])
             scores, lists = np.empty((1, near), np.float32), np.empty((1, near), np.int64)
@@ -183,7 +190,8 @@ class IvfIndex:
         wanted = effort * share**FILTERED_POWER
         above = min(bisect_left(efforts, wanted), len(efforts) - 1)
         below = max(above - 1, 0)
-        return efforts[below if efforts[above] * efforts[below] > wanted * wanted else above]
+        nearest = efforts[below if efforts[above] * efforts[below] > wanted * wanted else above]
+        return max(nearest, min(effort, self.lists))
 
     def scan_lists(
         self, rotated: Vectors, lists: Rows, closeness: Scores, parameters: Any, scores: Scores, rows: Rows
@@ -271,7 +279,8 @@ def ivf_ram_bytes(rows: int, dimension: int, lists: int, shape: CodeShape) -> in
 
 def training_rows(rows: int, dimension: int, lists: int) -> int:
     """Return how many rows an index of `rows` is trained on."""
-    return min(rows, max(TRAINING_BYTES // (4 * dimension), TRAINING_ROWS_PER_LIST * lists))
+    wanted = max(TRAINING_BYTES // (4 * dimension), TRAINING_ROWS_PER_LIST * lists)
+    return min(rows, wanted, MOST_TRAINING_ROWS_PER_LIST * lists)
 
 
 def build_ivf(
@@ -285,11 +294,16 @@ def build_ivf(
     own = faiss.index_factory(shape.rotated, factory, faiss.METRIC_INNER_PRODUCT)
     ivf = faiss.downcast_index(own)
     ivf.by_residual = True
-    ivf.cp.min_points_per_centroid = 1  # `list_count` has seen to it; faiss would write to stderr
+    for training in (ivf.cp, ivf.pq.cp):
+        training.min_points_per_centroid = 1  # `list_count` has seen to it; faiss would write to stderr
     with one_thread():
-        rotation = balanced_rotation(sample[:: -(-len(sample) // ROTATION_ROWS)], *astuple(shape))
+        rotation = balanced_rotation(_some(sample, ROTATION_ROWS), *astuple(shape))
         index = faiss.IndexPreTransform(rotation, ivf)
-        index.train(sample)
+        turned = rotation.apply(sample)
+        _place_centroids(ivf, turned)
+        ivf.train(turned)
+    del turned
+    index.is_trained = True
     for block in blocks:
         index.add(block)
     exact_centroids = ivf.quantizer
@@ -300,6 +314,28 @@ def build_ivf(
     faiss.write_index(index, str(path))
     ivf.quantizer = exact_centroids
     return {"lists": lists, "code_bytes": shape.bytes, "rotated_dimension": shape.rotated}
+
+
+def _place_centroids(ivf: Any, sample: Vectors) -> None:
+    """Find the centroids of an index's lists: directions, all of the length that leaves codes least to tell.
+
+    Rows join the list whose direction they score highest with, which centroids as long as the means of their
+    rows would do less well; how long all are together changes nothing in that.
+    """
+    lists, flat = int(ivf.nlist), faiss.downcast_index(ivf.quantizer)
+    clustering = faiss.Clustering(int(ivf.d), lists, ivf.cp)
+    clustering.train(sample, flat)
+    directions = faiss.vector_to_array(clustering.centroids).reshape(lists, -1)
+    scores, _ = flat.search(_some(sample, SCALED_ROWS), 1)
+    flat.reset()
+    flat.add(np.ascontiguousarray(directions * np.float32(scores.mean(dtype=np.float64))))
+
+
+def _some(sample: Vectors, most: int) -> Vectors:
+    """Return at most so many of the rows of a sample, drawn at random, in order."""
+    if len(sample) <= most:
+        return sample
+    return sample[np.sort(np.random.default_rng(0).choice(len(sample), most, replace=False))]
 
 
 def open_ivf(path: Path, *, reach: Reach | None = None) -> IvfIndex:

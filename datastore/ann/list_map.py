@@ -16,7 +16,7 @@ from compactds.datastore.scoring import inner_products
 
 COUNTED_EXACTLY_ROWS = 65_536
 SAMPLED_ROWS = 65_536
-REMEMBERED_FILTERS = 4_096
+REMEMBERED_FILTERS = 1_024
 EVEN = 0.3
 """A filter is even that allows about the same share of all lists: give or take so much of it."""
 
@@ -26,7 +26,8 @@ class ListCounts:
     """Hold what a filter leaves of each list: how many rows, `exact` if they were counted one by one.
 
     `share` is that of all rows, `even` says whether it is much the same in every list. `parameters` are those
-    of searches under the filter, by what they depend on, for callers to keep.
+    of searches under the filter, by what they depend on, for callers to keep. The selector holds no more than
+    the address of the filter's bits: neither is to be used for longer than the filter is held.
     """
 
     allowed: NDArray[np.float32]
@@ -86,7 +87,7 @@ class ListMap:
             if known is not None and known[0]() is allowed.bits:
                 self._known.move_to_end(key)
                 return known[1]
-        counts = self._looked_into(allowed)
+        counts = self._described(allowed)
         with self._lock:
             forget = weakref.ref(allowed.bits, lambda _: self._known.pop(key, None))
             self._known[key] = (forget, counts)
@@ -94,7 +95,7 @@ class ListMap:
                 self._known.popitem(last=False)
         return counts
 
-    def _looked_into(self, allowed: Bitmap) -> ListCounts:
+    def _described(self, allowed: Bitmap) -> ListCounts:
         counted, exact = self._counted(allowed)
         share = allowed.count / max(1, len(self.list_of_row))
         expected = share * self.sizes

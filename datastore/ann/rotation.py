@@ -22,16 +22,20 @@ LEAST_VARIANCE = 1e-9
 def balanced_rotation(sample: Vectors, quantisers: int, rotated: int) -> Any:
     """Return a faiss transform of vectors like those of `sample`, shape (n, d), to `rotated` dimensions.
 
-    `rotated` is a multiple of `quantisers` and at most d; each of them gets that many dimensions in a row.
-    The narrowest directions are left out. Inner products keep, but for what those hold.
+    `rotated` is a multiple of `quantisers`, each of which gets as many dimensions in a row. The narrowest
+    directions are left out, and inner products keep but for what those hold; where `rotated` is more than d,
+    dimensions without anything are added.
     """
     dimension = sample.shape[1]
     axes, variances = _principal_axes(sample)
+    if rotated > dimension:
+        axes = np.pad(axes, ((0, rotated - dimension), (0, 0)))
+        variances = np.pad(variances, (0, rotated - dimension))
     order = _dealt_out(variances[:rotated], quantisers)
     transform = faiss.LinearTransform(dimension, rotated, False)
     faiss.copy_array_to_vector(np.ascontiguousarray(axes[order]).ravel(), transform.A)
     transform.is_trained = True
-    transform.set_is_orthonormal()
+    transform.is_orthonormal = rotated <= dimension
     return transform
 
 
