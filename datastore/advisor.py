@@ -17,14 +17,9 @@ from numpy.typing import NDArray
 
 from compactds.datastore.ann.base import Rows
 from compactds.datastore.ann.choose import code_sizes
-from compactds.datastore.ann.ivf import (
-    ID_BYTES,
-    build_ivf,
-    code_shape,
-    list_count,
-    open_ivf,
-    training_rows,
-)
+from compactds.datastore.ann.ivf import open_ivf
+from compactds.datastore.ann.ivf_build import build_ivf, training_rows
+from compactds.datastore.ann.ivf_shape import ID_BYTES, code_shape, list_count
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.errors import VectorError
 from compactds.datastore.parallel import alone, share_out

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from compactds.datastore.ann.choose import IndexKind, IndexPlan, choose_index
-from compactds.datastore.ann.ivf import ROTATION_ROWS, training_rows
+from compactds.datastore.ann.ivf_build import ROTATION_ROWS, training_rows
 from compactds.datastore.calibration import CANDIDATE_LADDER, held_out_rows
 from compactds.datastore.filter_memory import FilterMemory, filters_at_most
 from compactds.datastore.manifest import Manifest, MemoryRecord

@@ -18,7 +18,8 @@ from compactds.datastore.ann.base import AnnIndex
 from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.ann.flat import build_flat
 from compactds.datastore.ann.hnsw import build_hnsw
-from compactds.datastore.ann.ivf import IvfIndex, build_ivf, training_rows
+from compactds.datastore.ann.ivf import IvfIndex
+from compactds.datastore.ann.ivf_build import build_ivf, training_rows
 from compactds.datastore.ann.reach import MEASURED_QUERIES, measure_reach
 from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
 from compactds.datastore.calibration import calibrate, held_out_rows, hold_out

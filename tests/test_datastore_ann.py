@@ -13,7 +13,7 @@ from compactds.configs.sizes import parse_bytes
 from compactds.datastore.ann.base import NO_ROW, AnnIndex, Bounds
 from compactds.datastore.ann.choose import FLAT_BELOW_ROWS, BudgetError, IndexPlan, choose_index, code_sizes
 from compactds.datastore.ann.hnsw import HnswIndex
-from compactds.datastore.ann.ivf import COARSE_CODES_FROM_LISTS, code_shape, list_count
+from compactds.datastore.ann.ivf_shape import COARSE_CODES_FROM_LISTS, code_shape, list_count
 from compactds.datastore.ann.list_map import ListMap
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.manifest import IndexRecord

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from compactds.datastore.ann.base import NO_ROW, Bounds
-from compactds.datastore.ann.ivf import IvfIndex, build_ivf, code_shape, open_ivf
+from compactds.datastore.ann.ivf import IvfIndex, open_ivf
+from compactds.datastore.ann.ivf_build import build_ivf
+from compactds.datastore.ann.ivf_shape import code_shape
 from compactds.datastore.ann.reach import Reach, measure_reach
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.manifest import REACH_NUMBERS, _parse_segment

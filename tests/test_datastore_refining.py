@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from compactds.datastore.ann.flat import build_flat, open_flat
-from compactds.datastore.ann.ivf import build_ivf, code_shape, open_ivf
+from compactds.datastore.ann.ivf import open_ivf
+from compactds.datastore.ann.ivf_build import build_ivf
+from compactds.datastore.ann.ivf_shape import code_shape
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.plan import Plan
 from compactds.datastore.refining import MOST_PARAMETERS, refiner_for

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.hnsw import hnsw_ram_bytes
-from compactds.datastore.ann.ivf import (
+from compactds.datastore.ann.ivf_shape import (
     LEAST_TRAINING_ROWS_PER_LIST,
     CodeShape,
     code_shape,

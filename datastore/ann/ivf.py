@@ -6,11 +6,9 @@ A row costs half a byte a sub-quantiser and its eight-byte id. The codes only pr
 vectors on disk decide.
 """
 
-import math
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,33 +19,12 @@ from numpy.typing import NDArray
 
 from compactds.datastore.ann.base import NO_ROW, Bounds, Rows, Scores
 from compactds.datastore.ann.ivf_filtered import Walk
+from compactds.datastore.ann.ivf_shape import BLOCK_ROWS, ID_BYTES, CodeShape, fixed_ram_bytes
 from compactds.datastore.ann.list_map import ListCounts, ListMap
 from compactds.datastore.ann.reach import Reach
-from compactds.datastore.ann.rotation import balanced_rotation
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.parallel import one_thread
 
-TRAINING_ROWS_PER_LIST = 64
-LEAST_TRAINING_ROWS_PER_LIST = 39
-MOST_TRAINING_ROWS_PER_LIST = 256
-"""As many as faiss's k-means takes."""
-TRAINING_BYTES = 192 << 20
-"""A store whose float32 vectors fit in here trains its index on all of them, but for those that calibrate it
-and those over what k-means takes: it finds those best that it was trained on."""
-LISTS_PER_ROOT = 1.4
-ROTATION_ROWS = 16_384
-"""The rotation is fitted to so many rows: more change it little."""
-SCALED_ROWS = 16_384
-CODE_BITS = 4
-CODE_WORDS = 16
-ID_BYTES = 8
-BLOCK_ROWS = 32
-"""A list's codes are kept in blocks of so many rows, the last one filled up."""
-COARSE_CODES_FROM_LISTS = 256
-"""From so many lists on, the nearest are found by codes of the centroids first, then by the centroids."""
-COARSE_OVERSAMPLING = 2.0
-COARSE_DIMENSIONS_PER_CODE = 4
 NEAR_LISTS = 8
 """How many of a query's nearest lists tell what a filter leaves around it."""
 ENOUGH_SHARE = 0.7
@@ -62,19 +39,6 @@ CANDIDATES_POWER = 0.5
 left of a crowd lies close together."""
 MICROSECONDS_PER_CODE_BYTE = 1.5e-4
 MICROSECONDS_PER_SEARCH = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class CodeShape:
-    """Hold the shape of the codes: sub-quantisers of four bits, over a rotated vector's dimensions."""
-
-    quantisers: int
-    rotated: int
-
-    @property
-    def bytes(self) -> int:
-        """Return the bytes of one code."""
-        return (self.quantisers * CODE_BITS + 7) // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,104 +204,6 @@ class IvfIndex:
             return self.list_maps[0]
 
 
-def code_shape(dimension: int, code_bytes: int) -> CodeShape:
-    """Return the shape of codes of `code_bytes` for vectors of `dimension`.
-
-    Every sub-quantiser takes equally many dimensions, so that the rotation may drop the few least
-    important dimensions that do not divide evenly.
-    """
-    quantisers = max(2, min(2 * code_bytes, dimension))
-    return CodeShape(quantisers, quantisers * max(1, dimension // quantisers))
-
-
-def list_count(rows: int) -> int:
-    """Return the number of lists for `rows` vectors: 1.4 times the square root, fewer where rows are few.
-
-    Finding the nearest lists then costs half of what scanning them does. With 1 or 2 times the root, searches
-    of 123,000 vectors took as long or a tenth longer at the same recall.
-    """
-    most = max(1, rows // LEAST_TRAINING_ROWS_PER_LIST)
-    return min(most, max(1, round(LISTS_PER_ROOT * math.sqrt(rows))))
-
-
-def fixed_ram_bytes(dimension: int, lists: int, shape: CodeShape) -> int:
-    """Return what an IVF index holds whatever the rows: rotation, centroids, codebooks, list headers."""
-    rotation: int = 4 * dimension * shape.rotated
-    codebooks = 4 * shape.rotated * CODE_WORDS
-    if lists < COARSE_CODES_FROM_LISTS:
-        return rotation + codebooks + lists * (4 * shape.rotated + 48)
-    coarse = _coarse_shape(shape.rotated)
-    centroids = lists * (2 * shape.rotated + coarse // 2)
-    return rotation + codebooks + centroids + lists * 48 + 4 * shape.rotated * CODE_WORDS
-
-
-def ivf_ram_bytes(rows: int, dimension: int, lists: int, shape: CodeShape) -> int:
-    """Return what an IVF index of `rows` is expected to hold: half a block of padding a list."""
-    padded = rows + lists * BLOCK_ROWS // 2
-    return padded * shape.bytes + rows * ID_BYTES + fixed_ram_bytes(dimension, lists, shape)
-
-
-def training_rows(rows: int, dimension: int, lists: int) -> int:
-    """Return how many rows an index of `rows` is trained on."""
-    wanted = max(TRAINING_BYTES // (4 * dimension), TRAINING_ROWS_PER_LIST * lists)
-    return min(rows, wanted, MOST_TRAINING_ROWS_PER_LIST * lists)
-
-
-def build_ivf(
-    path: Path, blocks: Iterator[Vectors], *, sample: Vectors, lists: int, shape: CodeShape
-) -> dict[str, int]:
-    """Train on `sample`, add all vectors in `blocks` in order, write the index; return its parameters.
-
-    Training takes one thread, as its outcome would depend on how many there are; adding takes all.
-    """
-    factory = f"IVF{lists},PQ{shape.quantisers}x4fs"
-    own = faiss.index_factory(shape.rotated, factory, faiss.METRIC_INNER_PRODUCT)
-    ivf = faiss.downcast_index(own)
-    ivf.by_residual = True
-    for training in (ivf.cp, ivf.pq.cp):
-        training.min_points_per_centroid = 1  # `list_count` has seen to it; faiss would write to stderr
-    with one_thread():
-        rotation = balanced_rotation(_some(sample, ROTATION_ROWS), *astuple(shape))
-        index = faiss.IndexPreTransform(rotation, ivf)
-        turned = rotation.apply(sample)
-        _place_centroids(ivf, turned)
-        ivf.train(turned)
-    del turned
-    index.is_trained = True
-    for block in blocks:
-        index.add(block)
-    exact_centroids = ivf.quantizer
-    if lists >= COARSE_CODES_FROM_LISTS:
-        with one_thread():
-            coarse = _coarse_quantizer(faiss.downcast_index(exact_centroids))
-        ivf.quantizer = coarse[0]
-    faiss.write_index(index, str(path))
-    ivf.quantizer = exact_centroids
-    return {"lists": lists, "code_bytes": shape.bytes, "rotated_dimension": shape.rotated}
-
-
-def _place_centroids(ivf: Any, sample: Vectors) -> None:
-    """Find the centroids of an index's lists: directions, all of the length that leaves codes least to tell.
-
-    Rows join the list whose direction they score highest with, which centroids as long as the means of their
-    rows would do less well; how long all are together changes nothing in that.
-    """
-    lists, flat = int(ivf.nlist), faiss.downcast_index(ivf.quantizer)
-    clustering = faiss.Clustering(int(ivf.d), lists, ivf.cp)
-    clustering.train(sample, flat)
-    directions = faiss.vector_to_array(clustering.centroids).reshape(lists, -1)
-    scores, _ = flat.search(_some(sample, SCALED_ROWS), 1)
-    flat.reset()
-    flat.add(np.ascontiguousarray(directions * np.float32(scores.mean(dtype=np.float64))))
-
-
-def _some(sample: Vectors, most: int) -> Vectors:
-    """Return at most so many of the rows of a sample, drawn at random, in order."""
-    if len(sample) <= most:
-        return sample
-    return sample[np.sort(np.random.default_rng(0).choice(len(sample), most, replace=False))]
-
-
 def open_ivf(path: Path, *, reach: Reach | None = None) -> IvfIndex:
     """Read an IVF index into memory; raise RuntimeError for a file that is not one.
 
@@ -367,27 +233,3 @@ def _efforts(lists: int) -> tuple[int, ...]:
 def _unfiltered(probes: int) -> Any:
     """Return search parameters that no search changes: making them costs as much as a fast search saves."""
     return faiss.SearchParametersIVF(nprobe=probes)
-
-
-def _coarse_shape(rotated: int) -> int:
-    """Return the sub-quantisers of the centroids' own codes: an even number that divides `rotated`."""
-    wanted = max(2, rotated // COARSE_DIMENSIONS_PER_CODE)
-    return next((m for m in range(wanted, rotated + 1) if rotated % m == 0 and m % 2 == 0), rotated)
-
-
-def _coarse_quantizer(centroids: Any) -> tuple[Any, Any, Any]:
-    """Return a quantiser that finds the nearest centroids in a third of the time, and its two parts.
-
-    4-bit codes of the centroids name twice as many as are asked for, half-float copies order them. The
-    parts must live as long as the quantiser.
-    """
-    dimension, vectors = int(centroids.d), centroids.reconstruct_n(0, int(centroids.ntotal))
-    codes = faiss.IndexPQFastScan(dimension, _coarse_shape(dimension), CODE_BITS, faiss.METRIC_INNER_PRODUCT)
-    codes.pq.cp.min_points_per_centroid = 1
-    halves = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    for part in (codes, halves):
-        part.train(vectors)
-        part.add(vectors)
-    quantizer = faiss.IndexRefine(codes, halves)
-    quantizer.k_factor = COARSE_OVERSAMPLING
-    return quantizer, codes, halves
