@@ -47,6 +47,10 @@ MISS_MARGIN = 0.3
 NEAR_ENOUGH = 1.03
 """Of points whose costs differ by no more than this, the one that promises more is enough."""
 TIMED_QUERIES = 64
+MAPPED_ROWS = 8_192
+MAPPED_BYTES = 512 << 20
+"""Of vectors that take more, pages are given back after so many rows: with each, the system maps what lies
+around it, up to 64 kB."""
 MICROSECONDS_PER_EXACT_BYTE = 4e-4
 
 
@@ -187,6 +191,7 @@ def _spaced(trials: Sequence[_Trial]) -> list[_Trial]:
 def _milliseconds(index: AnnIndex, deciding: ExactVectors, held_out: HeldOut, point: _Trial) -> float:
     """Return the median time of one query, one at a time, exact scoring included."""
     spent: list[float] = []
+    mapped, large = 0, deciding.rows * deciding.row_bytes > MAPPED_BYTES
     for proposing, exact in zip(
         held_out.proposing[:TIMED_QUERIES], held_out.deciding[:TIMED_QUERIES], strict=True
     ):
@@ -194,4 +199,10 @@ def _milliseconds(index: AnnIndex, deciding: ExactVectors, held_out: HeldOut, po
         _, rows = index.search(proposing[np.newaxis], point.candidates, effort=point.effort)
         rescore(deciding, exact, rows[0], CALIBRATION_K)
         spent.append(time.perf_counter() - start)
+        mapped += point.candidates
+        if mapped > MAPPED_ROWS and large:
+            deciding.release()
+            mapped = 0
+    if large:
+        deciding.release()
     return 1000 * float(np.median(spent))

@@ -13,7 +13,7 @@ from compactds.datastore.ann.list_map import ListCounts
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.plan import Plan
-from compactds.datastore.scoring import Rows, Scores, in_order, refining, refining_once
+from compactds.datastore.scoring import Rows, Scores, in_order, ordered, refining, refining_once
 from compactds.datastore.vectors import ExactVectors, reads_so_far
 
 CANDIDATES_STEP = 16
@@ -74,27 +74,41 @@ class Refiner:
         """
         counts = self.counts(allowed)
         found: list[tuple[Scores, Rows, int] | None] = []
-        for place, query in enumerate(queries):
-            asked = self.asking_under(counts, query, k, plan)
-            if asked is None or self._vectors.cold:
-                found.append(None)
-                continue
-            wanted, candidates, parameters = asked
-            scores, rows = self.answer(queries[place : place + 1], wanted, parameters)
-            best = None if rows[0, -1] == NO_ROW else in_order(scores[0], rows[0], k)
-            found.append(best and (*best, candidates))
+        for place in range(len(queries)):
+            query = queries[place : place + 1]
+            best = self._best_allowed(query, k, plan, counts, everything=False)
+            if best is None:  # copies, say, of which not all are among the best
+                best = self._best_allowed(query, k, plan, counts, everything=True)
+            found.append(best)
         return found
+
+    def _best_allowed(
+        self, query: Vectors, k: int, plan: Plan, counts: ListCounts, *, everything: bool
+    ) -> tuple[Scores, Rows, int] | None:
+        """Return the `k` best rows of one query if they tell; of all candidates with `everything`."""
+        asked = self.asking_under(counts, query[0], k, plan, everything=everything)
+        if asked is None or self._vectors.cold:
+            return None
+        wanted, candidates, parameters = asked
+        scores, rows = (found[0] for found in self.answer(query, wanted, parameters))
+        if everything:
+            scores, rows = scores[rows != NO_ROW], rows[rows != NO_ROW]
+        if len(rows) < k or rows[-1] == NO_ROW:
+            return None
+        best = ordered(scores, rows, k) if everything else in_order(scores, rows, k)
+        return None if best is None or len(best[1]) < k else (*best, candidates)
 
     def counts(self, allowed: Bitmap) -> ListCounts:
         """Return what a filter leaves of each list."""
         return self._index.list_map().counts(allowed)
 
     def asking_under(
-        self, counts: ListCounts, query: Vectors, k: int, plan: Plan
+        self, counts: ListCounts, query: Vectors, k: int, plan: Plan, *, everything: bool = False
     ) -> tuple[int, int, Any] | None:
         """Return how many results are asked for of how many candidates, and the parameters of that search.
 
         It is for one query, shape (d,), under a filter; None if next to nothing is allowed near the query.
+        With `everything`, all candidates are asked for.
         """
         lists = self._index.effort_under(query, plan.effort, counts)
         if lists is None:
@@ -103,7 +117,7 @@ class Refiner:
         if plan.grows and lists > plan.effort:
             further = (lists / max(1, plan.effort)) ** CANDIDATES_POWER
             candidates = CANDIDATES_STEP * math.ceil(candidates * further / CANDIDATES_STEP)
-        wanted = min(k + 1, candidates)
+        wanted = candidates if everything else min(k + 1, candidates)
         key = wanted, candidates, lists
         parameters = counts.parameters.get(key)
         if parameters is None:

@@ -138,8 +138,15 @@ class ExactVectors:
                 numbers = rows[start : start + step]
                 block = self.gather(numbers)
             if release:
-                self._map.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
+                self.release()
             yield numbers, block
+
+    def release(self) -> None:
+        """Have pages that were read no longer be part of the process.
+
+        The system keeps them, as long as it has room.
+        """
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def prepare(self, rows: NDArray[np.int64]) -> int:
         """Ask for the pages of `rows` if they seem to be on disk only; return this thread's reads so far."""

@@ -144,3 +144,18 @@ def test_the_parameters_of_a_filter_are_kept_while_they_are_few(folder):
     before = dict(refiner.counts(allowed).parameters)
     refiner.best_allowed(query, k, planned(200, 4), allowed)
     assert refiner.counts(allowed).parameters == before
+
+
+def test_copies_of_the_last_row_wanted_are_ordered_by_row_under_a_filter(folder, tmp_path):
+    array = np.random.default_rng(8).standard_normal((ROWS, DIMENSION)).astype("<f2")
+    array[100:160] = array[100]  # sixty copies
+    array.tofile(tmp_path / "copies.f16")
+    vectors = ExactVectors(tmp_path / "copies.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
+    wide = array.astype(np.float32)
+    build_ivf(tmp_path / "ivf", iter([wide]), sample=wide, lists=20, shape=code_shape(DIMENSION, 8))
+    refiner = refiner_for(open_ivf(tmp_path / "ivf"), vectors)
+    vectors.learn(10**12)
+    allowed = Bitmap.from_mask(np.arange(ROWS) % 2 == 0)
+    (found,) = refiner.best_allowed(wide[100:101], 10, planned(200, 20), allowed)
+    np.testing.assert_array_equal(found[1], np.arange(100, 120, 2))
+    assert (found[0] == found[0][0]).all()

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compactds.datastore.ann.ivf import open_ivf
+from compactds.datastore.ann.ivf_build import build_ivf
+from compactds.datastore.ann.ivf_shape import code_shape
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.calibration import calibrate, held_out_rows, hold_out, queries_from_elsewhere
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
@@ -95,6 +98,34 @@ def test_equal_scores_order_by_row_and_damaged_rows_come_nowhere(tmp_path, array
 def resident_kilobytes_of_files() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+
+def test_calibrating_keeps_few_pages_of_large_vectors(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    array = draw.standard_normal((20_000, 1_024)).astype(np.float16)  # 40 MB
+    vectors = stored(tmp_path, array, "float16")
+    build_ivf(
+        tmp_path / "i",
+        iter([array.astype(np.float32)]),
+        sample=array[:4_000].astype(np.float32),
+        lists=60,
+        shape=code_shape(1_024, 8),
+    )
+    index, held_out = open_ivf(tmp_path / "i"), hold_out(vectors, vectors, np.arange(0, 20_000, 200))
+    before, most = resident_kilobytes_of_files(), []
+    monkeypatch.setattr(ExactVectors, "release", watched(ExactVectors.release, most))
+    monkeypatch.setattr("compactds.datastore.calibration.MAPPED_BYTES", 1 << 20)
+    monkeypatch.setattr("compactds.datastore.calibration.MAPPED_ROWS", 100)
+    assert calibrate(index, vectors, held_out)
+    assert max(most) - before < 20_000
+
+
+def watched(release, most):
+    def wrapper(self):
+        most.append(resident_kilobytes_of_files())
+        release(self)
+
+    return wrapper
 
 
 def test_a_pass_that_is_made_once_leaves_no_pages_with_the_process(tmp_path):
