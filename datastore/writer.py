@@ -19,7 +19,7 @@ from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.ann.flat import build_flat
 from compactds.datastore.ann.hnsw import build_hnsw
 from compactds.datastore.ann.ivf import IvfIndex
-from compactds.datastore.ann.ivf_build import build_ivf, training_rows
+from compactds.datastore.ann.ivf_build import LEAST_TRAINING_ROWS, build_ivf, training_rows
 from compactds.datastore.ann.reach import MEASURED_QUERIES, measure_reach
 from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
 from compactds.datastore.calibration import calibrate, held_out_rows, hold_out
@@ -256,9 +256,9 @@ def _reach(index: AnnIndex, vectors: ExactVectors) -> dict[str, float] | None:
 
 
 def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:
-    """Return up to `count` rows to train on, without those that calibrate, if there are others."""
+    """Return up to `count` rows to train on, without those that calibrate, if there are enough others."""
     rows = np.delete(np.arange(vectors.rows), held_out_rows(vectors.rows))
-    if not len(rows):
+    if len(rows) < LEAST_TRAINING_ROWS:
         rows = np.arange(vectors.rows)
     if len(rows) > count:
         rows = np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))

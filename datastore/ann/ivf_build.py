@@ -14,6 +14,8 @@ from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.parallel import one_thread
 
 TRAINING_ROWS_PER_LIST = 64
+LEAST_TRAINING_ROWS = 1_000
+"""So few rows are trained on whole, those that calibrate the index included."""
 MOST_TRAINING_ROWS_PER_LIST = 256
 """As many as faiss's k-means takes."""
 TRAINING_BYTES = 192 << 20
