@@ -27,6 +27,8 @@ ROTATION_COPIES = 3
 """How many copies of the rows it is fitted to finding the rotation holds."""
 AXES_BYTES = 24
 """What finding the axes of n dimensions holds besides, divided by n squared."""
+TRAINING_FACTOR = 1.12
+"""How much more than the sample, as it is and turned, finding lists and codes holds."""
 FILLING_FACTOR = 1.4
 """How much more an index holds while it is filled: its lists grow by doubling."""
 FOUND_BYTES = 40
@@ -131,7 +133,8 @@ def indexing_bytes(plan: IndexPlan, rows: int, dimension: int) -> int:
     sample, rotated = 4 * trained * dimension, 4 * trained * shape.rotated
     fitting = ROTATION_COPIES * 4 * min(trained, ROTATION_ROWS) * dimension + AXES_BYTES * dimension**2
     filled = round(FILLING_FACTOR * plan.ram_bytes)
-    return sample + max(fitting, rotated, filled) + SCAN_BYTES
+    training = round(TRAINING_FACTOR * (sample + rotated))
+    return max(sample + fitting, training, sample + filled) + SCAN_BYTES
 
 
 def calibrating_bytes(plan: IndexPlan, rows: int) -> int:
