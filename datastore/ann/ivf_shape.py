@@ -41,8 +41,7 @@ def code_shape(dimension: int, code_bytes: int) -> CodeShape:
 def list_count(rows: int) -> int:
     """Return the number of lists for `rows` vectors: 1.4 times the square root, fewer where rows are few.
 
-    Finding the nearest lists then costs half of what scanning them does. With 1 or 2 times the root, searches
-    of 123,000 vectors took as long or a tenth longer at the same recall.
+    More lists leave less to scan, and more to choose from.
     """
     most = max(1, rows // LEAST_TRAINING_ROWS_PER_LIST)
     return min(most, max(1, round(LISTS_PER_ROOT * math.sqrt(rows))))
