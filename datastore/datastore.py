@@ -379,8 +379,8 @@ class Datastore:
         self, prepared: PreparedSearch, vectors: ArrayLike, where: Where | Sequence[Where]
     ) -> Neighbours | None:
         """Return the best rows that one where expression allows for one vector, in short if that can be."""
-        if isinstance(where, list | tuple):
-            return None
+        if isinstance(where, list | tuple) or not prepared.takes(vectors):
+            return None  # before the filter is found, which the longer way does
         expression = parse_where(where, self.schema)  # type: ignore[arg-type]  # a sequence is one of those
         if expression is None:
             return prepared.nearest(vectors)

@@ -90,12 +90,14 @@ class PreparedSearch:
             return None
         return self._nearest_of_many(vectors)
 
-    def nearest_allowed(self, vectors: Any, allowed: Bitmap) -> Neighbours | None:
-        """Return the best allowed rows for one vector, (d,) or (1, d); None if it needs the longer way."""
+    def takes(self, vectors: Any) -> bool:
+        """Tell whether `nearest_allowed` is made for what was given: one vector, shape (d,) or (1, d)."""
         if type(vectors) is not np.ndarray or vectors.dtype != np.float32:
-            return None
-        if vectors.shape not in ((self.dimension,), (1, self.dimension)):
-            return None
+            return False
+        return vectors.shape in ((self.dimension,), (1, self.dimension))
+
+    def nearest_allowed(self, vectors: Any, allowed: Bitmap) -> Neighbours | None:
+        """Return the best allowed rows for one vector that `takes`; None if it needs the longer way."""
         room = self._room_for(vectors.reshape(self.dimension))
         if room is None:
             return None
