@@ -19,7 +19,7 @@ from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
 from compactds.datastore.parallel import alone, one_thread, share_out
 from compactds.datastore.plan import Plan
-from compactds.datastore.queries import Effort, at_unit_length, squared_lengths, without_direction
+from compactds.datastore.queries import Effort, at_unit_length, have_directions, squared_lengths
 from compactds.datastore.records import Neighbours
 from compactds.datastore.refining import Refiner
 from compactds.datastore.scoring import Rows, Scores, in_order, settled
@@ -160,7 +160,7 @@ class PreparedSearch:
         if not 0 < squared < math.inf or self.segment.vectors.cold:
             return None
         if self.encoder.normalized:
-            np.multiply(query, np.float32(1 / math.sqrt(squared)), out=query)
+            faiss.fvec_renorm_L2(self.dimension, 1, room.query_at)
         return room
 
     def _ask(self, room: Room, parameters: Any) -> None:
@@ -175,38 +175,45 @@ class PreparedSearch:
 
     def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:
         queries = np.ascontiguousarray(vectors)
-        squares = squared_lengths(queries)
-        if without_direction(squares).any():
+        if not have_directions(squared_lengths(queries)):
             return None
         if self.encoder.normalized:
-            queries = at_unit_length(queries, squares)
+            queries = at_unit_length(queries)
+        scores = np.empty((len(queries), self.wanted), np.float32)
+        rows = np.empty((len(queries), self.wanted), np.int64)
 
-        def answer(part: slice) -> list[tuple[Scores, Rows]]:
-            first, others = slice(part.start, part.start + 1), slice(part.start + 1, part.stop)
-            return [  # of several queries, the first tells whether the rows they need are in memory
-                self.refiner.answer(queries[some], self.wanted, self.parameters)
-                for some in (first, others)
-                if some.start < some.stop and not self.refiner.cold
-            ]
+        def answer(part: slice) -> list[bool]:
+            """Write the answers of some queries; tell whether the rows they need are in memory."""
+            if not self.refiner.warm:  # the first of them tells
+                first = slice(part.start, part.start + 1)
+                self.refiner.answer_into(scores[first], rows[first], queries[first], self.parameters)
+            if self.refiner.cold:
+                return [False]
+            self.refiner.answer_into(scores[part], rows[part], queries[part], self.parameters)
+            return [True]
 
-        found = share_out(answer, len(queries))
-        if sum(len(rows) for _, rows in found) < len(queries):  # some are on disk only
+        in_memory: list[bool] = share_out(answer, len(queries))
+        if not all(in_memory):
             return None
-        scores, rows = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
         return self._settle(queries, scores, rows)
 
     def _settle(self, queries: Vectors, scores: Scores, rows: Rows) -> Neighbours | None:
         """Return the `k` best of each query; where those are open, from all scores."""
-        open_order = np.flatnonzero(~settled(scores) | (rows[:, -1] == NO_ROW))
-        for place in open_order.tolist():
+        falling = (scores[:, :-1] > scores[:, 1:]).all() and not np.isnan(scores[:, -1]).any()
+        if not ((falling and rows[:, -1].min() > NO_ROW) or self._put_in_order(queries, scores, rows)):
+            return None
+        return Neighbours(rows[:, : self.k], scores[:, : self.k], PLAN)
+
+    def _put_in_order(self, queries: Vectors, scores: Scores, rows: Rows) -> bool:
+        for place in np.flatnonzero(~settled(scores) | (rows[:, -1] == NO_ROW)).tolist():
             best = None if rows[place, -1] == NO_ROW else in_order(scores[place], rows[place], self.k)
             if best is None:
                 ranking = self._in_two_steps(queries[place : place + 1])
                 best = ranking.scores, ranking.rows
             if len(best[1]) < self.k:
-                return None
+                return False
             scores[place, : self.k], rows[place, : self.k] = best
-        return Neighbours(rows[:, : self.k], scores[:, : self.k], PLAN)
+        return True
 
     def _in_two_steps(self, query: Vectors) -> Ranking:
         def answer(_: slice) -> list[Ranking]:

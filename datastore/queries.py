@@ -160,11 +160,11 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
             remedy=f"Give vectors of {encoder.model or 'the encoder the store was built with'}.",
         )
     array = np.ascontiguousarray(array)
-    wrong = without_direction(squares := squared_lengths(array))
-    if wrong.any():
-        place = int(wrong.argmax())
+    squares = squared_lengths(array)
+    if not have_directions(squares):
+        place = int((~((squares > 0) & (squares < math.inf))).argmax())
         raise VectorError(f"query vector {place} is zero or not finite.", value=place, remedy="Leave it out.")
-    return at_unit_length(array, squares) if encoder.normalized else array, single
+    return at_unit_length(array) if encoder.normalized else array, single
 
 
 def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
@@ -174,15 +174,16 @@ def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
     return squares
 
 
-def without_direction(squares: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell of each squared length whether it is zero or not finite."""
-    return ~((squares > 0) & (squares < math.inf))
+def have_directions(squares: NDArray[np.float32]) -> bool:
+    """Tell whether no squared length, of at least one, is zero or not finite."""
+    return bool(squares.min() > 0 and squares.max() < math.inf)
 
 
-def at_unit_length(vectors: Vectors, squares: NDArray[np.float32]) -> Vectors:
-    """Return vectors, shape (n, d), divided by the roots of their squared lengths."""
-    scales = (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32)
-    return vectors * scales[:, np.newaxis]
+def at_unit_length(vectors: Vectors) -> Vectors:
+    """Return copies of vectors, shape (n, d), each scaled to length one; the same alone and among others."""
+    scaled = vectors.copy()
+    faiss.fvec_renorm_L2(vectors.shape[1], len(scaled), faiss.swig_ptr(scaled))
+    return scaled
 
 
 def _check_count(name: str, value: Any, most: int) -> None:

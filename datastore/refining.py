@@ -132,11 +132,21 @@ class Refiner:
         """Return scores and rows of every query's `wanted` best as faiss orders them, shape (n, wanted)."""
         scores = np.empty((len(queries), wanted), np.float32)
         rows = np.empty((len(queries), wanted), np.int64)
-        pointers = faiss.swig_ptr(queries), wanted, faiss.swig_ptr(scores), faiss.swig_ptr(rows)
-        before = reads_so_far()
-        self.ask(len(queries), *pointers, parameters)
-        self._vectors.learn(before)
+        self.answer_into(scores, rows, queries, parameters)
         return scores, rows
+
+    def answer_into(self, scores: Scores, rows: Rows, queries: Vectors, parameters: Any) -> None:
+        """Write what `answer` returns to arrays of that shape."""
+        before = reads_so_far()
+        count, wanted = scores.shape
+        at = faiss.swig_ptr
+        self.ask(count, at(queries), wanted, at(scores), at(rows), parameters)
+        self._vectors.learn(before)
+
+    @property
+    def warm(self) -> bool:
+        """Tell whether rows were in memory for so long that the next are taken to be."""
+        return self._vectors.warm
 
     @property
     def cold(self) -> bool:

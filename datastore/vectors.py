@@ -38,6 +38,8 @@ PROBED_ROWS = 8
 """How many rows of a request are looked at, to tell whether its rows are in memory."""
 ASKING_REQUESTS = 4
 """For how many requests pages go on being asked for, once one had to read from disk."""
+WARM_REQUESTS = 100
+"""So many requests in a row that found all they needed in memory tell that the next will, too."""
 
 
 def widen(numbers: NDArray[np.floating]) -> Vectors:
@@ -151,10 +153,10 @@ class ExactVectors:
     def prepare(self, rows: NDArray[np.int64]) -> int:
         """Ask for the pages of `rows` if they seem to be on disk only; return this thread's reads so far."""
         before = reads_so_far()
-        if not self._asking:
+        if self._asking <= 0:
             self._array[rows[:: max(1, len(rows) // PROBED_ROWS)], 0]
             self.learn(before)
-        if self._asking:
+        if self._asking > 0:
             read_pages(self._map, rows, self.row_bytes)
         return before
 
@@ -162,13 +164,18 @@ class ExactVectors:
         """Note whether the kernel had to read from disk since this thread had made `before` reads."""
         if reads_so_far() > before:
             self._asking = ASKING_REQUESTS
-        elif self._asking:
-            self._asking = max(0, self._asking - 1)  # other threads count down as well
+        elif self._asking > -WARM_REQUESTS:
+            self._asking -= 1  # other threads count down as well
 
     @property
     def cold(self) -> bool:
         """Tell whether one of the last requests had to read from disk."""
         return self._asking > 0
+
+    @property
+    def warm(self) -> bool:
+        """Tell whether none of many requests had to read from disk."""
+        return self._asking <= -WARM_REQUESTS
 
     def _all_views(self) -> list[tuple[int, Any]]:
         """Return views of all rows, one block after another, each with the number of its first row."""
@@ -187,7 +194,7 @@ class ExactVectors:
         wanted = min(k + 1, count)
         scores, found = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
         before = reads_so_far()
-        if self._asking:
+        if self._asking > 0:
             self._advise(start * self.row_bytes, count * self.row_bytes)
         pointers = faiss.swig_ptr(query), wanted, faiss.swig_ptr(scores), faiss.swig_ptr(found)
         view.search_c(1, *pointers, parameters)

@@ -37,6 +37,10 @@ as many lists: measured at shares of 0.1 to 0.9."""
 CANDIDATES_POWER = 0.5
 """Where a filter has n times as many lists searched, n ** 0.5 times as many candidates are scored: what is
 left of a crowd lies close together."""
+ONE_BY_ONE = 11
+"""The way of faiss to scan that takes queries one at a time, and keeps twice the results wanted before it
+sorts them out. It costs a tenth less than the way faiss chooses, for single queries and batches alike, and
+what a query finds does not depend on the others of its batch."""
 MICROSECONDS_PER_CODE_BYTE = 1.5e-4
 MICROSECONDS_PER_SEARCH = 20.0
 
@@ -212,6 +216,7 @@ def open_ivf(path: Path, *, reach: Reach | None = None) -> IvfIndex:
     whole = faiss.read_index(str(path))
     transform = faiss.downcast_VectorTransform(whole.chain.at(0))
     ivf = faiss.downcast_index(faiss.extract_index_ivf(whole))
+    ivf.implem = ONE_BY_ONE
     return IvfIndex(
         transform=transform,
         ivf=ivf,
