@@ -276,6 +276,7 @@ def _attributes(filters: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         "columns": filters["columns_limit_bytes"],
         "results": filters["results_limit_bytes"],
         "map of lists": filters["list_map_bytes"],
+        "copies of lists": filters["list_copies_limit_bytes"],
     }
     at_most = ", ".join(f"{name} {format_bytes(size)}" for name, size in limits.items() if size)
     yield (

@@ -120,7 +120,12 @@ def _filters(parts: dict[str, int]) -> str:
     """Return what filters add to a server, from the first condition on an attribute on."""
     from compactds.configs.sizes import format_bytes
 
-    names = {"columns": "columns_bytes", "results": "results_bytes", "map of lists": "list_map_bytes"}
+    names = {
+        "columns": "columns_bytes",
+        "results": "results_bytes",
+        "map of lists": "list_map_bytes",
+        "copies of lists": "list_copies_bytes",
+    }
     sizes = ", ".join(f"{name} {format_bytes(parts[key])}" for name, key in names.items() if parts[key])
     return f"{sizes}, from the first condition on"
 

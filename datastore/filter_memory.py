@@ -1,4 +1,4 @@
-"""Say what where expressions take in memory: columns, results, and the map of an index's lists.
+"""Say what where expressions take in memory: columns, results, the map of an index's lists, copies of those.
 
 None of it is taken before the first where expression. Columns are held as far as a limit goes, results in a
 cache with a limit of its own; what a column takes is known once it was built, and bounded by its file before.
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compactds.datastore.ann.list_map import REMEMBERED_FILTERS, SAMPLED_ROWS
+from compactds.datastore.ann.narrowed import limit_bytes
 from compactds.datastore.attributes import AttributeColumns, columns_limit_bytes, results_limit_bytes
 from compactds.datastore.manifest import IndexRecord, SegmentRecord
 from compactds.filters.schema import Schema
@@ -21,22 +22,28 @@ HELD, MEASURED, AT_MOST = "held", "measured", "at most"
 
 @dataclass(frozen=True, slots=True)
 class FilterMemory:
-    """Hold the most bytes that filters take: columns, results, and the map of which list holds each row."""
+    """Hold the most bytes that filters take.
+
+    These are columns, results, the map of which list holds each row, and copies of lists for filters in
+    steady use.
+    """
 
     columns_bytes: int
     results_bytes: int
     list_map_bytes: int
+    list_copies_bytes: int
 
     @property
     def total_bytes(self) -> int:
         """Return the most that all of it takes together."""
-        return self.columns_bytes + self.results_bytes + self.list_map_bytes
+        return self.columns_bytes + self.results_bytes + self.list_map_bytes + self.list_copies_bytes
 
 
-def filters_at_most(rows: int, lists: int, dimension: int) -> FilterMemory:
+def filters_at_most(rows: int, index_bytes: int, lists: int, dimension: int) -> FilterMemory:
     """Return the most that filters on a segment of `rows` take; `lists` is 0 for an index without any."""
     map_bytes = list_map_bytes(rows, lists, dimension)
-    return FilterMemory(columns_limit_bytes(rows), results_limit_bytes(rows), map_bytes)
+    copies_bytes = limit_bytes(index_bytes) if lists else 0
+    return FilterMemory(columns_limit_bytes(rows), results_limit_bytes(rows), map_bytes, copies_bytes)
 
 
 def list_map_bytes(rows: int, lists: int, dimension: int) -> int:
@@ -75,7 +82,10 @@ def describe_filters(
     without, `known` says "at most" for them. The other figures are limits.
     """
     opened = list(segments)
-    limits = [filters_at_most(record.passages, *lists_of(record.index)) for record, _ in opened]
+    limits = [
+        filters_at_most(record.passages, record.index.ram_bytes, *lists_of(record.index))
+        for record, _ in opened
+    ]
     rows = sum(record.passages for record, _ in opened)
     return {
         "fields": {
@@ -85,6 +95,7 @@ def describe_filters(
         "columns_limit_bytes": sum(limit.columns_bytes for limit in limits),
         "results_limit_bytes": sum(limit.results_bytes for limit in limits),
         "list_map_bytes": sum(limit.list_map_bytes for limit in limits),
+        "list_copies_limit_bytes": sum(limit.list_copies_bytes for limit in limits),
     }
 
 

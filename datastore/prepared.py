@@ -21,7 +21,7 @@ from compactds.datastore.parallel import alone, one_thread, share_out
 from compactds.datastore.plan import Plan
 from compactds.datastore.queries import Effort, at_unit_length, have_directions, squared_lengths
 from compactds.datastore.records import Neighbours
-from compactds.datastore.refining import Refiner
+from compactds.datastore.refining import Asking, Refiner
 from compactds.datastore.scoring import Rows, Scores, in_order, settled
 from compactds.datastore.search import Ranking, planned, propose
 from compactds.datastore.segment import Segment
@@ -70,8 +70,7 @@ class PreparedSearch:
     plan: Plan
     encoder: EncoderSpec
     k: int
-    wanted: int
-    parameters: Any
+    asking: Asking
     dimension: int
     effort: Effort
     plans: dict[int, Plan] = field(default_factory=dict)
@@ -117,10 +116,12 @@ class PreparedSearch:
         return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
 
     def _in_lists(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours | None:
-        asked = self.refiner.asking_under(self.refiner.counts(allowed), room.query, self.k, plan)
-        if asked is None or asked[0] != self.wanted:
+        counts = self.refiner.counts(allowed)
+        asking = self.refiner.asking_under(counts, room.query, self.k, plan)
+        if asking is None or asking.wanted != self.asking.wanted:
             return None
-        self._ask(room, asked[-1])
+        self._ask(room, asking)
+        self.refiner.searched(counts, allowed)
         if room.settled:
             return room.answer(self.k, plan.name)
         best = None if room.rows[0, -1] == NO_ROW else in_order(room.scores[0], room.rows[0], self.k)
@@ -144,7 +145,7 @@ class PreparedSearch:
         room = self._room_for(vector)
         if room is None:
             return None
-        self._ask(room, self.parameters)
+        self._ask(room, self.asking)
         if room.settled:
             return room.answer(self.k, PLAN)
         return self._settle(room.query[np.newaxis].copy(), room.scores.copy(), room.rows.copy())
@@ -153,7 +154,7 @@ class PreparedSearch:
         """Return this thread's room with a query in it; None for one without a direction, or rows on disk."""
         room: Room | None = getattr(self.local, "room", None)
         if room is None:
-            room = self.local.room = Room(self.dimension, self.wanted)
+            room = self.local.room = Room(self.dimension, self.asking.wanted)
         query = room.query
         query[:] = vector
         squared = faiss.fvec_norm_L2sqr(room.query_at, self.dimension)
@@ -163,14 +164,14 @@ class PreparedSearch:
             faiss.fvec_renorm_L2(self.dimension, 1, room.query_at)
         return room
 
-    def _ask(self, room: Room, parameters: Any) -> None:
+    def _ask(self, room: Room, asking: Asking) -> None:
         before = reads_so_far()
-        asked = 1, room.query_at, self.wanted, room.scores_at, room.rows_at, parameters
+        asked = 1, room.query_at, asking.wanted, room.scores_at, room.rows_at, asking.parameters
         if faiss.omp_get_max_threads() == 1:
-            self.refiner.ask(*asked)
+            asking.ask(*asked)
         else:
             with one_thread():
-                self.refiner.ask(*asked)
+                asking.ask(*asked)
         self.segment.vectors.learn(before)
 
     def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:
@@ -179,17 +180,17 @@ class PreparedSearch:
             return None
         if self.encoder.normalized:
             queries = at_unit_length(queries)
-        scores = np.empty((len(queries), self.wanted), np.float32)
-        rows = np.empty((len(queries), self.wanted), np.int64)
+        scores = np.empty((len(queries), self.asking.wanted), np.float32)
+        rows = np.empty((len(queries), self.asking.wanted), np.int64)
 
         def answer(part: slice) -> list[bool]:
             """Write the answers of some queries; tell whether the rows they need are in memory."""
             if not self.refiner.warm:  # the first of them tells
                 first = slice(part.start, part.start + 1)
-                self.refiner.answer_into(scores[first], rows[first], queries[first], self.parameters)
+                self.refiner.answer_into(scores[first], rows[first], queries[first], self.asking)
             if self.refiner.cold:
                 return [False]
-            self.refiner.answer_into(scores[part], rows[part], queries[part], self.parameters)
+            self.refiner.answer_into(scores[part], rows[part], queries[part], self.asking)
             return [True]
 
         in_memory: list[bool] = share_out(answer, len(queries))
@@ -229,9 +230,9 @@ def prepare(segment: Segment, effort: Effort, encoder: EncoderSpec) -> PreparedS
     plan = planned(segment, effort, None)
     if plan.name != PLAN:
         return None
-    wanted, parameters = segment.refiner.asking(effort.k, candidates=plan.candidates, effort=plan.effort)
+    asking = segment.refiner.asking(effort.k, candidates=plan.candidates, effort=plan.effort)
     return PreparedSearch(
-        segment, segment.refiner, plan, encoder, effort.k, wanted, parameters, encoder.dimension, effort
+        segment, segment.refiner, plan, encoder, effort.k, asking, encoder.dimension, effort
     )
 
 

@@ -196,7 +196,18 @@ def common(tmp_path: Path) -> list[str]:
 
 class TestBuckets:
     def test_every_installed_system_is_asked_and_compared(self, part, corpus, tmp_path, capsys):
-        options = ("--hold-out", "20", "--per-bucket", "1", "--repeats", "1", "--rounds", "1")
+        options = (
+            "--hold-out",
+            "20",
+            "--per-bucket",
+            "1",
+            "--repeats",
+            "1",
+            "--rounds",
+            "1",
+            "--warm-up",
+            "0.002",
+        )
         options = (*options, "--peers", *INSTALLED)
         part("filtered").main([*corpus, *options])
         printed = capsys.readouterr().out
@@ -241,7 +252,9 @@ class TestBuckets:
         broken = replace(systems.SYSTEMS["compactds"], adapter="no_such_adapter")
         monkeypatch.setitem(systems.SYSTEMS, "compactds", broken)
         with pytest.raises(SystemExit) as caught:
-            part("filtered").main([*corpus, "--peers", "hnswlib", "--per-bucket", "1", "--rounds", "1"])
+            part("filtered").main(
+                [*corpus, "--peers", "hnswlib", "--per-bucket", "1", "--rounds", "1", "--warm-up", "0"]
+            )
         assert caught.value.code == 1
         assert "left out: compactds: the process ended" in capsys.readouterr().out
 
@@ -473,26 +486,28 @@ class TestTheWorker:
         wheres = [{"year": 2}, {"year": 1}, None]
         (tmp_path / "cases.json").write_text(json.dumps([{"query": 4, "where": where} for where in wheres]))
         place = {"folder": str(tmp_path / "index"), "options": {}}
-        asked = {"do": "ask_cases", "setting": {}, "numbers": [2, 1, 0], "repeats": 3, "warm_up": True}
+        asked = {"do": "ask_cases", "setting": {}, "numbers": [2, 1, 0], "repeats": 3, "warm_up": 0.02}
         messages = [
             {"do": "build", "vectors": str(tmp_path / "base.npy"), **place},
             {"do": "open", "queries": str(tmp_path / "queries.npy"), **place},
             {"do": "read_cases", "path": str(tmp_path / "cases.json")},
             {**asked, "answers": True},
             {**asked, "answers": False},
+            {**asked, "warm_up": None, "answers": False},
             {"do": "time_filters", "numbers": [0], "repeats": 1},
             {"do": "peak"},
         ]
         replies = io.StringIO()
         worker = part("peers.filtered_worker").FilteredWorker(Picky(), 1)
         part("peers.worker").serve(worker, map(json.dumps, messages), replies)
-        built, _, read, first, second, untold, peak = map(json.loads, replies.getvalue().splitlines())
+        built, _, read, first, second, third, untold, peak = map(json.loads, replies.getvalue().splitlines())
         assert built["build_peak_bytes"] > 0
         assert read == {"cases": 3}
         assert first["rows"] == [[3, 1], [], [3, 1]]
         assert first["failed"] == {"1": "ValueError: no such year"}
         assert first["plans"] == ["some"] * 3
-        assert [len(seconds) for seconds in second["seconds"]] == [3, 0, 3]
+        for timed in (second, third):
+            assert [len(seconds) for seconds in timed["seconds"]] == [3, 0, 3]
         assert untold == {"times": []}
         assert peak["peak_bytes"] > 1_000_000
         assert "no such year" in capsys.readouterr().err

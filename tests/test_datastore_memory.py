@@ -143,22 +143,23 @@ class TestPrediction:
         table = pa.table({name: ["x"] * rows for name in schema}, schema=arrow_schema(schema))
         pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
         columns = AttributeColumns(tmp_path / "a.parquet", schema)
-        limits = filters_at_most(rows, 0, 384)
+        limits = filters_at_most(rows, 384 * 4 * rows, 0, 384)
         assert columns.filter.limit_bytes == limits.columns_bytes + limits.results_bytes == limits.total_bytes
         columns.close()
 
     def test_filters_are_counted_in_what_serving_takes_at_most(self):
         plan = choose_index(10**6, 384, memory_bytes=1 << 40)
         found = predict_memory(plan, 10**6, 384, building_base_bytes=0, serving_base_bytes=7)
-        assert found.filters == filters_at_most(10**6, plan.lists, plan.shape(384).rotated)
+        assert found.filters == filters_at_most(10**6, plan.ram_bytes, plan.lists, plan.shape(384).rotated)
         assert found.filters.columns_bytes >= 64 * 10**6
         assert found.filters.list_map_bytes >= 2 * 10**6
+        assert found.filters.list_copies_bytes >= 16 << 20
         assert found.serving_at_most_bytes == found.serving_bytes + found.filters.total_bytes
 
     def test_an_index_without_lists_has_no_map_of_them(self):
         plan = choose_index(10**5, 384, memory_bytes=1 << 40, kind="flat")
         found = predict_memory(plan, 10**5, 384, building_base_bytes=0, serving_base_bytes=0)
-        assert found.filters.list_map_bytes == 0
+        assert found.filters.list_map_bytes == found.filters.list_copies_bytes == 0
 
     def test_the_map_of_lists_takes_no_more_than_was_predicted(self):
         from types import SimpleNamespace

@@ -9,7 +9,7 @@ from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.plan import Plan
-from compactds.datastore.refining import MOST_PARAMETERS, refiner_for
+from compactds.datastore.refining import MOST_ASKINGS, refiner_for
 from compactds.datastore.search import rescore
 from compactds.datastore.vectors import ExactVectors
 
@@ -138,12 +138,12 @@ def test_the_less_a_filter_leaves_the_more_lists_are_searched(folder):
 def test_the_parameters_of_a_filter_are_kept_while_they_are_few(folder):
     _, _, refiner, allowed = filtered(folder, np.arange(ROWS) % 2 == 0)
     query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
-    for k in range(1, 2 * MOST_PARAMETERS):
+    for k in range(1, 2 * MOST_ASKINGS):
         refiner.best_allowed(query, k, planned(200, 4), allowed)
-        assert len(refiner.counts(allowed).parameters) <= MOST_PARAMETERS
-    before = dict(refiner.counts(allowed).parameters)
+        assert len(refiner.counts(allowed).use.askings) <= MOST_ASKINGS
+    before = dict(refiner.counts(allowed).use.askings)
     refiner.best_allowed(query, k, planned(200, 4), allowed)
-    assert refiner.counts(allowed).parameters == before
+    assert refiner.counts(allowed).use.askings == before
 
 
 def test_copies_of_the_last_row_wanted_are_ordered_by_row_under_a_filter(folder, tmp_path):

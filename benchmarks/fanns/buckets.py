@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             chosen,
             rounds=options.rounds,
             repeats=options.repeats,
+            warm_up=options.warm_up,
             timed=options.timed,
             tell=engine.tell,
         )

@@ -64,7 +64,7 @@ def ask_set(
         for system, point in draw.sample(turns, len(turns)):
             order = draw.sample(numbers, len(numbers))
             reply = system.process.tell(
-                "ask_cases", setting=point["setting"], numbers=order, repeats=1, warm_up=False, answers=True
+                "ask_cases", setting=point["setting"], numbers=order, repeats=1, warm_up=None, answers=True
             )
             seconds = [taken for case in reply["seconds"] for taken in case]
             point["rates"].append(len(order) / max(sum(seconds), 1e-9))

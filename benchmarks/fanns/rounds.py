@@ -81,7 +81,7 @@ def ask_once(system: System, problem: Problem) -> None:
     order = [number for numbers in buckets.values() for number in numbers]
     for setting in system.settings:
         reply = system.process.tell(
-            "ask_cases", setting=setting, numbers=order, repeats=1, warm_up=False, answers=True
+            "ask_cases", setting=setting, numbers=order, repeats=1, warm_up=None, answers=True
         )
         answered = dict(
             zip(order, zip(reply["rows"], reply["seconds"], reply["plans"], strict=True), strict=True)
@@ -108,10 +108,12 @@ def take_rounds(
     rounds: int,
     repeats: int,
     timed: int,
+    warm_up: float,
     tell: Callable[[str], None],
 ) -> None:
     """Time the chosen settings of all systems on the first `timed` cases of each bucket.
 
+    Each case is asked for `warm_up` seconds before, as a filter is that an application uses all the time.
     Buckets and systems come in another order in every round. The unfiltered queries come again and again
     within a round, so that what they are compared with is measured at the same time.
     """
@@ -128,14 +130,15 @@ def take_rounds(
                 if bucket == UNFILTERED:  # others each time
                     some = min(len(buckets[bucket]), UNFILTERED_QUERIES)
                     numbers = draw.sample(buckets[bucket], some)
+                seconds = 0.0 if bucket == UNFILTERED else warm_up
                 for system, one in draw.sample(turns, len(turns)):
-                    time_turn(system, one, numbers, repeats)
+                    time_turn(system, one, numbers, repeats, seconds)
 
 
-def time_turn(system: System, one: Measured, numbers: Sequence[int], repeats: int) -> None:
-    """Ask one setting the cases of a bucket; note seconds and rate."""
+def time_turn(system: System, one: Measured, numbers: Sequence[int], repeats: int, warm_up: float) -> None:
+    """Ask one setting the cases of a bucket, each for `warm_up` seconds before; note seconds and rate."""
     reply = system.process.tell(
-        "ask_cases", setting=one.setting, numbers=numbers, repeats=repeats, warm_up=True, answers=False
+        "ask_cases", setting=one.setting, numbers=numbers, repeats=repeats, warm_up=warm_up, answers=False
     )
     seconds = [taken for case in reply["seconds"] for taken in case]
     if seconds:

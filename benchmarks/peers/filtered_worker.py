@@ -37,9 +37,14 @@ class FilteredWorker(Worker):
         return {"cases": len(self.cases)}
 
     def ask_cases(
-        self, setting: dict[str, Any], numbers: Sequence[int], repeats: int, warm_up: bool, answers: bool
+        self,
+        setting: dict[str, Any],
+        numbers: Sequence[int],
+        repeats: int,
+        warm_up: float | None,
+        answers: bool,
     ) -> dict[str, Any]:
-        """Ask each case so often, after one more time if `warm_up`.
+        """Ask each case so often, after asking it for `warm_up` seconds and once at least, if it is a number.
 
         Returns the seconds of each call in a list for each case, empty if it cannot be asked; why, by the
         case's number; and the rows found and the plan of the last call of each if `answers`.
@@ -53,17 +58,22 @@ class FilteredWorker(Worker):
             query, rows, taken = self.queries[case["query"]], [], []
             try:
                 one = index.prepare_filtered(setting, case["where"])
-                for count in range(repeats + warm_up):
+                if warm_up is not None:
+                    until = time.perf_counter() + warm_up
+                    one(query)
+                    while time.perf_counter() < until:
+                        one(query)
+                for _ in range(repeats):
                     start = time.perf_counter()
                     rows = one(query)
                     taken.append(time.perf_counter() - start)
-                    if count >= warm_up and taken[-1] > LONGEST_REPEATED_SECONDS:
+                    if taken[-1] > LONGEST_REPEATED_SECONDS:
                         break
             except Exception as error:  # noqa: BLE001 (a filter that a system cannot answer is a result)
                 traceback.print_exc(limit=1, file=sys.stderr)
                 reply["failed"][str(number)] = f"{type(error).__name__}: {error}"[:300]
                 taken, rows = [], []
-            reply["seconds"].append(taken[warm_up:])
+            reply["seconds"].append(taken)
             if answers:
                 reply["rows"].append([int(row) for row in rows])
                 reply["plans"].append(getattr(index, "plan", None))

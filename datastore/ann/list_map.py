@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from compactds.datastore.ann.narrowed import Use
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import inner_products
@@ -25,9 +26,9 @@ EVEN = 0.3
 class ListCounts:
     """Hold what a filter leaves of each list: how many rows, `exact` if they were counted one by one.
 
-    `share` is that of all rows, `even` says whether it is much the same in every list. `parameters` are those
-    of searches under the filter, by what they depend on, for callers to keep. The selector holds no more than
-    the address of the filter's bits: neither is to be used for longer than the filter is held.
+    `share` is that of all rows, `even` says whether it is much the same in every list. `use` tells how the
+    filter is used. The selector holds no more than the address of the filter's bits: neither is to be used
+    for longer than the filter is held.
     """
 
     allowed: NDArray[np.float32]
@@ -35,7 +36,7 @@ class ListCounts:
     share: float
     even: bool
     selector: Any
-    parameters: dict[Any, Any] = field(default_factory=dict, repr=False)
+    use: Use = field(default_factory=Use, repr=False)
 
 
 class ListMap:
