@@ -59,14 +59,20 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
 
 class AttributeColumns:
-    """Read columns of one segment's attribute file; `filter` answers where expressions over them.
+    """Read columns of one segment's attribute file; `filter` answers where expressions over its `live` rows.
 
     A field of the schema that the file does not have came to the store after the segment: it is missing in
     all rows.
     """
 
     def __init__(
-        self, path: Path, schema: Schema, *, columns_bytes: int | None = None, cache_bytes: int | None = None
+        self,
+        path: Path,
+        schema: Schema,
+        *,
+        live: Bitmap | None = None,
+        columns_bytes: int | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         self._path = path
         self._schema = schema
@@ -77,7 +83,7 @@ class AttributeColumns:
         self._stored: frozenset[str] = frozenset()
         with self._opened() as file:
             self._stored = frozenset(file.schema_arrow.names)
-        self.filter = SegmentFilter(self, columns_bytes=columns_bytes, cache_bytes=cache_bytes)
+        self.filter = SegmentFilter(self, live=live, columns_bytes=columns_bytes, cache_bytes=cache_bytes)
 
     @property
     def rows(self) -> int:
@@ -188,6 +194,7 @@ def results_limit_bytes(rows: int) -> int:
 class SegmentFilter:
     """Answer which rows of one segment a bound where expression allows, from any number of threads.
 
+    Results hold none but `live` rows; all are, if it is None.
     A column is brought into memory when an expression first names it. All columns together take at most
     `columns_bytes` (by default 64 bytes a row, at least 64 MiB): the least recently used makes room, and
     one that is larger on its own is read from the file instead. Bitmaps of whole expressions and of the
@@ -195,9 +202,15 @@ class SegmentFilter:
     """
 
     def __init__(
-        self, file: AttributeColumns, *, columns_bytes: int | None = None, cache_bytes: int | None = None
+        self,
+        file: AttributeColumns,
+        *,
+        live: Bitmap | None = None,
+        columns_bytes: int | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         self._file = file
+        self._live = live
         self._length = rows = file.rows
         self._columns = ByteLimitedCache[str, Column](
             columns_limit_bytes(rows) if columns_bytes is None else columns_bytes
@@ -209,7 +222,7 @@ class SegmentFilter:
         self._building = threading.Lock()
 
     def rows(self, expression: Expression) -> Bitmap:
-        """Return the allowed rows of a bound expression.
+        """Return the live rows that a bound expression allows.
 
         A missing value fails every comparison; `$ne`, `$nin` and `$not` are exact complements.
         """
@@ -289,6 +302,8 @@ class SegmentFilter:
         found = self._bitmaps.get(expression)
         if found is None:
             found = compute(expression)
+            if self._live is not None:
+                found = found & self._live
             key_bytes = size_bytes(expression)
             if key_bytes <= _LARGEST_KEY_BYTES:
                 self._bitmaps.put(expression, found, found.nbytes + key_bytes)

@@ -28,10 +28,7 @@ class Answer:
 
 def allowed_rows(segments: Sequence[Segment], expression: Expression | None) -> Allowed:
     """Return the rows of every segment that an expression allows and nobody deleted, None for all."""
-    return [
-        (segment, segment.allowed(None if expression is None else segment.attributes.filter.rows(expression)))
-        for segment in segments
-    ]
+    return [(segment, segment.allowed(expression)) for segment in segments]
 
 
 def count_rows(allowed: Allowed) -> int:

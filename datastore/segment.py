@@ -19,6 +19,7 @@ from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord
 from compactds.datastore.passages import ROWS_PER_BATCH, PassageReader
 from compactds.datastore.refining import Refiner, refiner_for
 from compactds.datastore.vectors import SUFFIXES, ExactVectors
+from compactds.filters import Expression
 
 SEGMENTS_FOLDER = "segments"
 PASSAGES_FILE = "passages.arrow"
@@ -51,14 +52,14 @@ class Segment:
         """Return the number of rows, deleted ones included."""
         return self.record.passages
 
-    def allowed(self, matching: Bitmap | None) -> Bitmap | None:
-        """Return the rows of `matching` (None for all) that are not deleted; None if that is every row."""
+    def allowed(self, expression: Expression | None) -> Bitmap | None:
+        """Return the rows that a bound expression (None for all) allows and nobody deleted; None for all."""
+        if expression is not None:
+            return self.attributes.filter.rows(expression)
         if self.live is None:
-            return matching
+            return None
         # What the caller unpacks belongs to the caller's bitmap, so that this one stays small.
-        return (
-            Bitmap(self.live.bits, self.rows, self.live.count) if matching is None else matching & self.live
-        )
+        return Bitmap(self.live.bits, self.rows, self.live.count)
 
     def is_deleted(self, row: int) -> bool:
         """Tell whether a row is deleted."""
@@ -157,7 +158,7 @@ def _open(path: Path, manifest: Manifest, record: SegmentRecord, opened: ExitSta
         live = None if deletions is None else ~read_deleted(path.parents[1], deletions, record.passages)
         passages = PassageReader(path / PASSAGES_FILE)
         opened.callback(passages.close)
-        attributes = AttributeColumns(path / ATTRIBUTES_FILE, manifest.schema)
+        attributes = AttributeColumns(path / ATTRIBUTES_FILE, manifest.schema, live=live)
         opened.callback(attributes.close)
         vectors = ExactVectors(
             path / exact_file(record.exact_dtype),

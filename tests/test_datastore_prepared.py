@@ -9,7 +9,7 @@ from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.errors import SearchError, StoreError, VectorError
 from compactds.datastore.prepared import MOST_PREPARED, PreparedSearches
-from compactds.filters import WhereError
+from compactds.filters import WhereError, parse_where
 from compactds.indexer.build import build
 from compactds.indexer.deleting import delete
 
@@ -153,3 +153,19 @@ def test_a_vector_in_strides_scores_as_one_in_a_row(store, queries):
         found = store.nearest(strided[place])
         np.testing.assert_array_equal(found.scores, store.nearest(query).scores)
         np.testing.assert_array_equal(found.scores[0], together.scores[place])
+
+
+def test_a_filter_over_deleted_rows_is_found_out_once_and_gets_its_lists(store, queries, tmp_path):
+    shutil.copytree(store.path, tmp_path / "store")
+    delete(tmp_path / "store", ids=["0", "1"])
+    with Datastore.open(tmp_path / "store") as opened:
+        (segment,) = opened._open_segments
+        exact = opened.nearest(queries, where={"even": True}, recall=1.0).rows
+        counts = segment.refiner.counts(segment.allowed(parse_where({"even": True}, opened.schema)))
+        for _ in range(20):
+            after = opened.nearest(queries, where={"even": True}, plan="lists").rows
+        assert counts.use.searches >= 20
+        assert counts.use.narrowed is not None
+        assert np.mean([np.isin(*pair).mean() for pair in zip(exact, after, strict=True)]) > 0.9
+        assert (after % 2 == 0).all()
+        assert not np.isin(after, [0, 1]).any()
