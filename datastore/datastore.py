@@ -38,7 +38,7 @@ from compactds.datastore.ranking import Answer, allowed_rows, count_rows, fill, 
 from compactds.datastore.records import Hit, Hits, Neighbours, Passage, SearchReport
 from compactds.datastore.segment import Segment, open_segments
 from compactds.datastore.timing import Clock
-from compactds.filters import Expression, Schema, Where, parse_where
+from compactds.filters import Expression, ParsedWheres, Schema, Where
 
 OPEN_ATTEMPTS = 3
 
@@ -56,6 +56,7 @@ class Datastore:
         self.path = path
         self.manifest = manifest
         self.schema: Schema = manifest.schema
+        self._wheres = ParsedWheres(manifest.schema)
         self._segments: tuple[Segment, ...] | None = tuple(segments)
         self._offsets = np.cumsum([0, *(segment.rows for segment in segments)]).tolist()
         self._encoders: dict[str, Encoder] = {}
@@ -257,7 +258,7 @@ class Datastore:
 
     def count(self, where: Where = None) -> int:
         """Return how many passages a where expression allows."""
-        expression = parse_where(where, self.schema)
+        expression = self._wheres.parse(where)
         return count_rows(allowed_rows(self._open_segments, expression))
 
     def facets(
@@ -278,7 +279,7 @@ class Datastore:
             )
         for name in fields:
             self.schema[name]
-        allowed = allowed_rows(self._open_segments, parse_where(where, self.schema))
+        allowed = allowed_rows(self._open_segments, self._wheres.parse(where))
         return {name: count_values(name, allowed, limit) for name in fields}
 
     def describe(self, *, measure: bool = False) -> dict[str, Any]:
@@ -381,7 +382,7 @@ class Datastore:
         """Return the best rows that one where expression allows for one vector, in short if that can be."""
         if isinstance(where, list | tuple) or not prepared.takes(vectors):
             return None  # before the filter is found, which the longer way does
-        expression = parse_where(where, self.schema)  # type: ignore[arg-type]  # a sequence is one of those
+        expression = self._wheres.parse(where)  # type: ignore[arg-type]  # a sequence is one of those
         if expression is None:
             return prepared.nearest(vectors)
         allowed = prepared.segment.attributes.filter.rows(expression)
@@ -390,9 +391,9 @@ class Datastore:
     def _expressions(self, where: Where | Sequence[Where]) -> list[Expression | None]:
         """Return the expression of all queries, or one for each if a list of them is given."""
         if isinstance(where, list | tuple):
-            return [parse_where(each, self.schema) for each in where]
+            return [self._wheres.parse(each) for each in where]
         one: Where = where  # type: ignore[assignment]  # a sequence is a list or a tuple, or else an error
-        return [None if one is None else parse_where(one, self.schema)]
+        return [None if one is None else self._wheres.parse(one)]
 
     def _rank(
         self, queries: Queries, effort: Effort, expressions: Sequence[Expression | None], clock: Clock

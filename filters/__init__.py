@@ -3,6 +3,7 @@
 from compactds.filters.binding import bind
 from compactds.filters.errors import CompactdsError, FieldTypeError, UnknownFieldError, WhereError
 from compactds.filters.evaluate import Columns, evaluate
+from compactds.filters.parsed import ParsedWheres
 from compactds.filters.parsing import Where, parse_where
 from compactds.filters.schema import FieldType, Schema
 from compactds.filters.where import Expression, Field, field
@@ -16,6 +17,7 @@ __all__ = [
     "Field",
     "FieldType",
     "FieldTypeError",
+    "ParsedWheres",
     "Schema",
     "UnknownFieldError",
     "Where",

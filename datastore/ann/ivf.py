@@ -47,11 +47,15 @@ MICROSECONDS_PER_SEARCH = 20.0
 
 @dataclass(frozen=True, slots=True)
 class IvfIndex:
-    """Search the lists nearest to a query; effort is how many lists."""
+    """Search the lists nearest to a query; effort is how many lists.
+
+    `whole` is the index of faiss: `transform`, then `ivf`. `centroids` finds the lists nearest to a query.
+    """
 
     transform: Any
     ivf: Any
     whole: Any
+    centroids: Any
     rows: int
     lists: int
     shape: CodeShape
@@ -141,10 +145,9 @@ class IvfIndex:
         density = counts.share
         if not counts.even and density < ENOUGH_SHARE:
             near = min(NEAR_LISTS, self.lists)
-            rotated = self._rotated(query[np.newaxis])
-            scores, lists = np.empty((1, near), np.float32), np.empty((1, near), np.int64)
-            pointers = faiss.swig_ptr(rotated), near, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
-            self.ivf.quantizer.search_c(1, *pointers)
+            scores, lists = np.empty(near, np.float32), np.empty(near, np.int64)
+            pointers = faiss.swig_ptr(query), near, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
+            self.centroids.search_c(1, *pointers)
             held = self.list_map().sizes[lists].sum()
             left = counts.allowed[lists].sum()
             if left <= SPARSE * counts.share * held:
@@ -221,6 +224,7 @@ def open_ivf(path: Path, *, reach: Reach | None = None) -> IvfIndex:
         transform=transform,
         ivf=ivf,
         whole=whole,
+        centroids=faiss.IndexPreTransform(transform, ivf.quantizer),
         rows=int(ivf.ntotal),
         lists=int(ivf.nlist),
         shape=CodeShape(int(ivf.pq.M), int(transform.d_out)),
