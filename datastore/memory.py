@@ -6,6 +6,8 @@ must have.
 """
 
 import os
+import resource
+import sys
 import threading
 import time
 from pathlib import Path
@@ -51,6 +53,17 @@ def library_bytes(process: int | str = "self") -> int:
 def held_bytes() -> int:
     """Return what this process holds: its own memory, and the libraries it has loaded."""
     return private_bytes() + library_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Return the most this process ever had in memory, pages of mapped files included."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        # Elsewhere, what the program held that became this process may be in the figure.
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
 
 
 class MemoryWatch:

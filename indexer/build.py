@@ -1,6 +1,5 @@
 """Build a datastore from a recipe: read, encode, assemble, publish, and go on where a run stopped."""
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from compactds.datastore.encoders.base import Steady
 from compactds.datastore.errors import DamagedStoreError, StoreFormatError, StoreNotFoundError
 from compactds.datastore.files import find_damage
 from compactds.datastore.manifest import Manifest, SegmentRecord, read_manifest
+from compactds.datastore.memory import peak_resident_bytes
 from compactds.datastore.publishing import publish
 from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.filters.schema import Schema
@@ -464,7 +464,7 @@ def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
         duplicates=outcome.total("duplicates"),
         truncated=account.get("truncated", 0),
         index=manifest.segments[0].index.kind if manifest.segments else "none",
-        peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        peak_rss_bytes=peak_resident_bytes(),
         bytes_per_passage=disk / max(1, manifest.passages),
         removed=outcome.total("removed"),
         contaminated=outcome.total("contaminated"),

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -23,7 +24,14 @@ from compactds.datastore.budget import (
     predict_memory,
 )
 from compactds.datastore.filter_memory import PARAMETERS_BYTES, filters_at_most, list_map_bytes
-from compactds.datastore.memory import MemoryWatch, can_measure, held_bytes, library_bytes, private_bytes
+from compactds.datastore.memory import (
+    MemoryWatch,
+    can_measure,
+    held_bytes,
+    library_bytes,
+    peak_resident_bytes,
+    private_bytes,
+)
 
 linux = pytest.mark.skipif(not can_measure(), reason="only Linux says what a process holds")
 MEGABYTE = 1_000_000
@@ -31,6 +39,18 @@ MEGABYTE = 1_000_000
 
 @linux
 class TestMeasuring:
+    def test_the_peak_is_at_least_what_is_held_and_leaves_out_the_program_that_started_this_one(self):
+        held = np.ones(40 * MEGABYTE, np.uint8)  # a process started from here would inherit it
+        peak = peak_resident_bytes()
+        assert peak >= private_bytes() > held.nbytes
+        code = "from compactds.datastore.memory import peak_resident_bytes; print(peak_resident_bytes())"
+        one = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert 1 * MEGABYTE < int(one.stdout) < peak - 30 * MEGABYTE
+
+    def test_the_peak_is_told_where_there_is_no_proc(self, monkeypatch):
+        monkeypatch.setattr(memory, "Path", lambda _: Path("/nowhere"))
+        assert peak_resident_bytes() > MEGABYTE
+
     def test_what_is_allocated_is_held(self):
         before = private_bytes()
         array = np.ones(50 * MEGABYTE, np.uint8)
