@@ -129,14 +129,12 @@ class Refiner:
     ) -> Asking | None:
         """Return how one query, shape (d,), is asked under a filter; with `everything`, for all candidates.
 
-        None if next to nothing is allowed near the query, and all that is would have to be looked through.
+        None if next to nothing is allowed near the query.
         """
         narrowed = counts.use.narrowed
         lists = self._index.effort_under(query, plan.effort, counts)
         if lists is None:
-            if narrowed is None:
-                return None
-            lists = self._index.lists
+            return None
         candidates = plan.candidates
         if plan.grows and lists > plan.effort:
             further = (lists / max(1, plan.effort)) ** CANDIDATES_POWER

@@ -8,7 +8,8 @@ from compactds.filters.schema import Schema
 from compactds.filters.where import Expression
 
 MOST_REMEMBERED = 1_024
-LARGEST_KEY_BYTES = 1_024
+MOST_KEY_BYTES = 1 << 20
+LARGEST_KEY_BYTES = 1 << 13
 WITHOUT_REFERENCES = 2
 """The form of `marshal` in which equal objects give equal bytes, however often they are referred to."""
 
@@ -22,6 +23,7 @@ class ParsedWheres:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._known: dict[str | bytes, Expression | None] = {}
+        self._bytes = 0
 
     def parse(self, where: Where) -> Expression | None:
         """Return what `parse_where` returns, or raise what it raises."""
@@ -33,9 +35,11 @@ class ParsedWheres:
         except KeyError:
             expression = parse_where(where, self._schema)
         if len(key) <= LARGEST_KEY_BYTES:
-            if len(self._known) >= MOST_REMEMBERED:
+            if len(self._known) >= MOST_REMEMBERED or self._bytes > MOST_KEY_BYTES:
                 self._known.clear()
+                self._bytes = 0
             self._known[key] = expression
+            self._bytes += len(key)
         return expression
 
 

@@ -448,7 +448,7 @@ def searched(tmp_path_factory):
     opened = {}
     patch = pytest.MonkeyPatch()
     patch.setattr(narrowed, "STEADY_SEARCHES", 2)
-    patch.setattr(narrowed, "COPYING_SECONDS", 10.0)
+    patch.setattr(narrowed, "COPYING_WORK", 1_000_000)
     for kind in ("flat", "hnsw", "ivf"):
         root = tmp_path_factory.mktemp(kind)
         changes = {"index.kind": kind, "attributes": {name: str(FIELDS[name]) for name in FIELDS}}

@@ -31,9 +31,9 @@ ENOUGH_SHARE = 0.7
 """A filter that leaves so much leaves enough wherever a query is."""
 SPARSE = 0.1
 """Where a filter leaves less than this part of what it leaves on average, a walk finds the rest."""
-FILTERED_POWER = -0.35
-"""Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.35 times
-as many lists: measured at shares of 0.1 to 0.9."""
+FILTERED_POWER = -0.5
+"""Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.5 times
+as many lists: measured at shares of 0.1 to 0.9, for the buckets in which that recall is hardest to reach."""
 CANDIDATES_POWER = 0.5
 """Where a filter has n times as many lists searched, n ** 0.5 times as many candidates are scored: what is
 left of a crowd lies close together."""

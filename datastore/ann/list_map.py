@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from compactds.datastore.ann.narrowed import Use
+from compactds.datastore.ann.narrowed import Use, exact_centroids
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import inner_products
@@ -56,11 +56,7 @@ class ListMap:
                 ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)
                 self.list_of_row[ids] = number
                 self.sizes[number] = size
-        quantizer = faiss.downcast_index(ivf.quantizer)
-        exact = (
-            faiss.downcast_index(quantizer.refine_index) if hasattr(quantizer, "refine_index") else quantizer
-        )
-        self.centroids: Vectors = exact.reconstruct_n(0, lists)
+        self.centroids: Vectors = exact_centroids(ivf)
         drawn = np.random.default_rng(0).choice(rows, min(rows, SAMPLED_ROWS), replace=False)
         self._sample = np.sort(drawn)
         self._sample_lists = self.list_of_row[self._sample]
