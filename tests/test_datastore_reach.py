@@ -1,5 +1,7 @@
 """What lists are expected to hold beyond a threshold: the fit, and walks that rely on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,7 +77,7 @@ def test_a_walk_goes_as_far_as_the_misses_allow_wherever_a_filter_leaves_rows(in
 
 
 def test_without_a_measured_reach_the_effort_says_how_far(index, array, tmp_path):
-    plain = IvfIndex(index.transform, index.ivf, index.whole, index.rows, index.lists, index.shape)
+    plain = replace(index, reach=None)
     mask = np.arange(ROWS) % 5 == 0
     assert recall(plain, array, array[:50], mask, Bounds(10, 0.01)) >= 0.9
 
