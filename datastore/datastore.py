@@ -317,7 +317,7 @@ class Datastore:
             "disk_bytes": files,
             "ram_bytes": {
                 "index": sum(segment.index.ram_bytes for segment in self._open_segments),
-                "filters": sum(segment.attributes.ram_bytes for segment in self._open_segments),
+                "filters": sum(segment.filters_ram_bytes for segment in self._open_segments),
             },
             "filters": describe_filters(
                 self.schema,

@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -45,16 +44,17 @@ def alone(task: Callable[[slice], list[Result]], part: slice) -> list[Result]:
 def share_out(task: Callable[[slice], list[Result]], count: int) -> list[Result]:
     """Return what `task` gives for the slices of a batch of `count`, in order, using all cores.
 
-    The caller takes slices as the workers do, so that it waits for none who are busy. Those are shared by all
-    callers: of concurrent batches, each gets its caller's thread, and the rest of the cores between them.
+    The caller takes slices as the workers do, so that it waits for none who are busy with another batch. All
+    callers share the workers.
     """
     if count < 2:
         return alone(task, slice(0, 1)) if count else []
     cores = os.cpu_count() or 1
     size = min(MOST_QUERIES_A_TASK, -(-count // cores))
-    batch = _Batch(task, [slice(start, min(start + size, count)) for start in range(0, count, size)])
-    for _ in range(min(cores, len(batch.results)) - 1):
-        _workers(cores - 1, os.getpid()).put(batch)
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    batch = _Batch(task, slices)
+    for _ in range(min(cores, len(slices)) - 1):
+        _workers(cores - 1).put(batch)
     batch.work()
     return [result for part in batch.wait() for result in part]
 
@@ -63,52 +63,78 @@ class _Batch(Generic[Result]):
     """Have slices worked through by whoever comes, the caller among them."""
 
     def __init__(self, task: Callable[[slice], list[Result]], slices: list[slice]) -> None:
-        self.results: list[list[Result]] = [[]] * len(slices)
-        self._task = task
+        self._results: list[list[Result]] = [[]] * len(slices)
+        self._task: Callable[[slice], list[Result]] | None = task
         self._left = deque(enumerate(slices))
         self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def work(self) -> None:
         """Take slices until none is left, or one fails."""
-        failure: BaseException | None = None
-        while failure is None:
+        task, failure = self._task, None
+        while task is not None and failure is None:
             try:
                 place, part = self._left.popleft()
             except IndexError:
                 return
             try:
-                self.results[place] = alone(self._task, part)
+                self._results[place] = alone(task, part)
             except BaseException as error:  # noqa: BLE001 - the caller raises it
                 failure = error
             self._ended.put(failure)
 
     def wait(self) -> list[list[Result]]:
-        """Return all results once nobody works on any; raise what a slice raised, and drop those left."""
-        failure, ended = None, 0
-        while ended < len(self.results):
-            failure = self._ended.get() or failure
+        """Return all results once nobody works on any; raise what a slice raised, and drop those left.
+
+        The batch keeps nothing of them: it may lie with a worker who is busy for longer.
+        """
+        results, failures, ended = self._results, [], 0
+        while ended < len(results):
+            failure = self._ended.get()
             ended += 1
-            while failure and self._left:
+            if failure is not None:
+                failures.append(failure)
+            while failures and self._left:
                 with suppress(IndexError):  # another thread took the last
                     self._left.pop()
                     ended += 1
-        if failure:
-            raise failure
-        return self.results
+        self._task, self._results = None, []
+        try:
+            if failures:
+                raise failures[0]
+        finally:
+            del failure, failures  # or their tracebacks would hold this frame, and it them
+        return results
 
 
-@lru_cache(maxsize=1)
-def _workers(count: int, process: int) -> "SimpleQueue[_Batch[Any]]":
-    """Return where the threads of a process are given batches; those of the one it forked from do not run."""
-    del process
-    batches: SimpleQueue[_Batch[Any]] = SimpleQueue()
+class _Workers:
+    """Start the threads that work on batches, once in each process."""
 
-    def run() -> None:
-        while True:
-            batch = batches.get()
-            batch.work()
-            del batch  # or it would be kept until the next comes
+    def __init__(self) -> None:
+        self.renew()
 
-    for number in range(count):
-        threading.Thread(target=run, name=f"compactds-search-{number}", daemon=True).start()
-    return batches
+    def renew(self) -> None:
+        """Begin without threads: those of the process this one was forked from do not run in it."""
+        self._lock = threading.Lock()
+        self._count = 0
+        self._batches: SimpleQueue[_Batch[Any]] = SimpleQueue()
+
+    def __call__(self, count: int) -> "SimpleQueue[_Batch[Any]]":
+        """Return where batches are put, with so many threads or more at the other end."""
+        if self._count < count:
+            with self._lock:
+                while self._count < count:
+                    name = f"compactds-search-{self._count}"
+                    threading.Thread(target=_run, args=(self._batches,), name=name, daemon=True).start()
+                    self._count += 1
+        return self._batches
+
+
+def _run(batches: "SimpleQueue[_Batch[Any]]") -> None:
+    while True:
+        batch = batches.get()
+        batch.work()
+        del batch  # or it would be kept until the next comes
+
+
+_workers = _Workers()
+os.register_at_fork(after_in_child=_workers.renew)

@@ -15,13 +15,14 @@ import faiss
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW
+from compactds.datastore.asking import Asking
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
 from compactds.datastore.parallel import alone, one_thread, share_out
 from compactds.datastore.plan import Plan
 from compactds.datastore.queries import Effort, at_unit_length, have_directions, squared_lengths
 from compactds.datastore.records import Neighbours
-from compactds.datastore.refining import Asking, Refiner
+from compactds.datastore.refining import Refiner
 from compactds.datastore.scoring import Rows, Scores, in_order, settled
 from compactds.datastore.search import Ranking, planned, propose
 from compactds.datastore.segment import Segment
@@ -116,16 +117,8 @@ class PreparedSearch:
         return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
 
     def _in_lists(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours | None:
-        counts = self.refiner.counts(allowed)
-        asking = self.refiner.asking_under(counts, room.query, self.k, plan)
-        if asking is None or asking.wanted != self.asking.wanted:
-            return None
-        self._ask(room, asking)
-        self.refiner.searched(counts, allowed)
-        if room.settled:
-            return room.answer(self.k, plan.name)
-        best = None if room.rows[0, -1] == NO_ROW else in_order(room.scores[0], room.rows[0], self.k)
-        return best and Neighbours(best[1][np.newaxis], best[0][np.newaxis], plan.name)
+        found = self.refiner.filtered.best(room.query[np.newaxis], self.k, plan, allowed)
+        return found and Neighbours(found[1][np.newaxis], found[0][np.newaxis], plan.name)
 
     def plan_under(self, matching: int) -> Plan:
         """Return the plan of searches under a filter that allows so many rows."""
@@ -168,10 +161,10 @@ class PreparedSearch:
         before = reads_so_far()
         asked = 1, room.query_at, asking.wanted, room.scores_at, room.rows_at, asking.parameters
         if faiss.omp_get_max_threads() == 1:
-            asking.ask(*asked)
+            asking.calls.ask(*asked)
         else:
             with one_thread():
-                asking.ask(*asked)
+                asking.calls.ask(*asked)
         self.segment.vectors.learn(before)
 
     def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:

@@ -175,7 +175,7 @@ def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
 
 
 def have_directions(squares: NDArray[np.float32]) -> bool:
-    """Tell whether no squared length, of at least one, is zero or not finite."""
+    """Tell whether none of the squared lengths is zero or not finite; there has to be one."""
     return bool(squares.min() > 0 and squares.max() < math.inf)
 
 

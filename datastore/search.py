@@ -177,8 +177,10 @@ def _answer(
     wanted = plan.results if plan.name == "open" else k
     rankings: list[Ranking | None] = [None] * len(proposing)
     if refiner is not None and plan.name == "lists" and allowed is not None:
-        rankings = [one and Ranking(*one) for one in refiner.best_allowed(proposing, k, plan, allowed)]
-    elif refiner is not None:
+        queries = (proposing[place : place + 1] for place in range(len(proposing)))
+        found_in_lists = [refiner.filtered.best(query, k, plan, allowed) for query in queries]
+        return [EMPTY if one is None else Ranking(*one) for one in found_in_lists]
+    if refiner is not None:
         found = refiner.best(proposing, wanted, candidates=plan.candidates, effort=plan.effort)
         rankings = [None if one is None else Ranking(*one, plan.candidates) for one in found]
     _fill(rankings, segment, proposing, deciding, plan, wanted, allowed)

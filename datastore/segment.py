@@ -61,6 +61,12 @@ class Segment:
         # What the caller unpacks belongs to the caller's bitmap, so that this one stays small.
         return Bitmap(self.live.bits, self.rows, self.live.count)
 
+    @property
+    def filters_ram_bytes(self) -> int:
+        """Return what filters hold at present: columns, results, and lists copied for those in steady use."""
+        copies = 0 if self.refiner is None else self.refiner.filtered.ram_bytes
+        return self.attributes.ram_bytes + copies
+
     def is_deleted(self, row: int) -> bool:
         """Tell whether a row is deleted."""
         return self.live is not None and not int(self.live.bits[row // 8]) >> row % 8 & 1

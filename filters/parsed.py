@@ -3,13 +3,16 @@
 import marshal
 from typing import Any
 
+from compactds.filters.limits import size_bytes
 from compactds.filters.parsing import Where, parse_where
 from compactds.filters.schema import Schema
 from compactds.filters.where import Expression
 
 MOST_REMEMBERED = 1_024
-MOST_KEY_BYTES = 1 << 20
-LARGEST_KEY_BYTES = 1 << 13
+MOST_BYTES = 4 << 20
+LARGEST_BYTES = 32 << 10
+UNKNOWN = object()
+PLAIN = frozenset((str, int, float, bool, type(None)))
 WITHOUT_REFERENCES = 2
 """The form of `marshal` in which equal objects give equal bytes, however often they are referred to."""
 
@@ -17,7 +20,7 @@ WITHOUT_REFERENCES = 2
 class ParsedWheres:
     """Read where expressions over a schema as `parse_where` does, from any number of threads.
 
-    Short ones in JSON and SQL are remembered, by their bytes: 1, 1.0 and True differ in them.
+    Short ones in JSON and SQL are remembered, by their bytes: 1, 1.0 and True differ in those.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -30,16 +33,17 @@ class ParsedWheres:
         key = _key(where)
         if key is None:
             return parse_where(where, self._schema)
-        try:
-            return self._known[key]
-        except KeyError:
-            expression = parse_where(where, self._schema)
-        if len(key) <= LARGEST_KEY_BYTES:
-            if len(self._known) >= MOST_REMEMBERED or self._bytes > MOST_KEY_BYTES:
+        known: Expression | object | None = self._known.get(key, UNKNOWN)
+        if known is None or isinstance(known, Expression):
+            return known
+        expression = parse_where(where, self._schema)
+        size = len(key) + (0 if expression is None else size_bytes(expression))
+        if size <= LARGEST_BYTES:
+            if len(self._known) >= MOST_REMEMBERED or self._bytes + size > MOST_BYTES:
                 self._known.clear()
                 self._bytes = 0
             self._known[key] = expression
-            self._bytes += len(key)
+            self._bytes += size
         return expression
 
 
@@ -47,9 +51,17 @@ def _key(where: Any) -> str | bytes | None:
     """Return what tells an expression from all others, None for one that is not remembered."""
     if type(where) is str:
         return where
-    if type(where) is not dict:
-        return None
     try:
-        return marshal.dumps(where, WITHOUT_REFERENCES)
-    except ValueError:  # dates, say, which JSON has no form for, or far too deep
+        return marshal.dumps(where, WITHOUT_REFERENCES) if type(where) is dict and _is_plain(where) else None
+    except (ValueError, RecursionError):  # nested far too deep
         return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is what JSON is made of: of other things, the bytes do not tell the type."""
+    kind = type(value)
+    if kind is dict:
+        return all(type(name) is str and _is_plain(each) for name, each in value.items())
+    if kind is list:
+        return PLAIN.issuperset(map(type, value)) or all(map(_is_plain, value))
+    return kind in PLAIN

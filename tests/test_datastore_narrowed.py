@@ -1,6 +1,8 @@
 """Lists copied for a filter in steady use: the same codes, the same answers, within a limit."""
 
 import gc
+import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from compactds.datastore.ann import narrowed
+from compactds.datastore.ann.base import Bounds
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
@@ -89,7 +92,7 @@ def test_copying_none_and_few_codes():
 @pytest.mark.parametrize("share", [0.0, 0.003, 0.1, 0.6, 1.0])
 def test_a_copy_finds_what_the_index_finds_under_the_filter(index, queries, share):
     allowed = a_filter(share)
-    narrow = NarrowedIndex(index.ivf, index.ivf.quantizer)
+    narrow = NarrowedIndex(index.ivf)
     rounds = 1
     while not narrow.copy(allowed.bits, 0.0):
         rounds += 1
@@ -108,12 +111,13 @@ def test_a_copy_finds_what_the_index_finds_under_the_filter(index, queries, shar
 def test_lists_take_about_the_bytes_that_are_counted(index):
     allowed = a_filter(0.3)
     counted = index.list_map().counts(allowed).allowed
-    narrow = NarrowedIndex(index.ivf, index.ivf.quantizer)
+    narrow = NarrowedIndex(index.ivf)
     while not narrow.copy(allowed.bits, 1.0):
         pass
     code_bytes = int(index.ivf.M2) // 2
     sizes = [int(narrow.index.get_list_size(number)) for number in range(LISTS)]
     assert sizes == counted.tolist()
+    assert narrow.ram_bytes == copy_bytes(counted, code_bytes)
     codes = sum(-(-size // 32) * 32 * code_bytes for size in sizes)
     assert (
         codes + 8 * allowed.count < copy_bytes(counted, code_bytes) < 2 * codes + 8 * allowed.count + 10_000
@@ -153,7 +157,7 @@ def test_a_filter_gets_its_lists_once_it_is_in_steady_use(index, monkeypatch):
     assert copies.kept.ram_bytes == use.copy_bytes > 0
     copies.use(use, allowed, 1)
     assert use.copying is None
-    assert use.narrowed.ntotal == allowed.count
+    assert use.narrowed.calls.ntotal == allowed.count
 
 
 def test_filters_share_a_limit_and_give_way_when_they_are_idle(index, monkeypatch):
@@ -166,7 +170,8 @@ def test_filters_share_a_limit_and_give_way_when_they_are_idle(index, monkeypatc
     copies.use(uses[1], filters[1])
     assert uses[0].narrowed is not None
     assert uses[1].narrowed is not None
-    uses[0].askings["kept"] = uses[0].narrowed
+    kept = weakref.ref(uses[0].narrowed.calls)
+    uses[0].narrowed.askings["kept"] = uses[0].narrowed.calls
     copies.use(uses[2], filters[2], 60)
     assert uses[2].copying is uses[2].narrowed is None  # neither of the others is idle yet
     copies.use(uses[1], filters[1], 10)
@@ -174,7 +179,8 @@ def test_filters_share_a_limit_and_give_way_when_they_are_idle(index, monkeypatc
     assert uses[2].narrowed is not None
     assert uses[1].narrowed is not None
     assert uses[0].narrowed is None  # the one that was used last longest ago
-    assert not uses[0].askings
+    gc.collect()
+    assert kept() is None
     assert copies.kept.ram_bytes <= limit
 
 
@@ -214,21 +220,56 @@ def test_searches_go_on_when_memory_does_not_suffice_for_a_copy(index, monkeypat
     assert copies.kept.ram_bytes == 0
 
 
+def test_a_copy_that_turns_out_larger_than_the_limit_is_let_go_for_good(index, monkeypatch):
+    monkeypatch.setattr(narrowed, "copy_bytes", lambda *_: 100)
+    copies, use = Copies(index, 20_000), Use()
+    copies.use(use, a_filter(0.9), 200)
+    assert use.copying is use.narrowed is None
+    assert use.searches < 0
+    assert copies.kept.ram_bytes == 0
+
+
+def test_a_forked_process_copies_even_if_a_thread_was_copying_meanwhile(index):
+    copies = Copies(index, 1 << 20)
+    with copies.kept._lock:
+        child = os.fork()
+        if not child:
+            use = Use()
+            try:
+                copies.use(use, a_filter(0.5))
+            finally:
+                os._exit(use.narrowed is None)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 @pytest.mark.parametrize("share", [0.05, 0.5])
-def test_a_refiner_finds_the_same_before_and_after_for_any_number_of_threads(folder, index, queries, share):
+def test_a_search_finds_the_same_before_and_after_for_any_number_of_threads(folder, index, queries, share):
     vectors = ExactVectors(folder / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
-    refiner = refiner_for(index, vectors)
-    allowed, plan = a_filter(share), Plan("lists", 60, 9, 0.0)
+    search = refiner_for(index, vectors).filtered
+    allowed, plan = a_filter(share), Plan("lists", 60, 9, 0.0, Bounds(5, 0.04))
     vectors.learn(10**12)
 
     def ask(query: np.ndarray):
-        (found,) = refiner.best_allowed(query[np.newaxis], 5, plan, allowed)
-        return [part.tolist() for part in found[:2]]
+        found = search.best(query[np.newaxis], 5, plan, allowed)
+        return found and [part.tolist() for part in found[:2]]
 
     before = [ask(query) for query in queries[:5]]
     with ThreadPoolExecutor(8) as pool:
         meanwhile = list(pool.map(ask, [*queries] * 20))
-    assert refiner.counts(allowed).use.narrowed is not None
+    assert index.list_map().counts(allowed).use.narrowed is not None
+    assert 0 < search.ram_bytes < 1 << 20
     after = [ask(query) for query in queries]
     assert meanwhile == after * 20
     assert before == after[:5]
+
+
+def test_a_closed_search_goes_without_waiting_for_the_garbage_collector(folder, index):
+    vectors = ExactVectors(folder / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
+    refiner = refiner_for(index, vectors)
+    kept = weakref.ref(refiner.filtered)
+    gc.disable()
+    try:
+        del refiner
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import faiss
 import pytest
 
-from compactds.datastore import parallel
-from compactds.datastore.parallel import MOST_QUERIES_A_TASK, share_out
+from compactds.datastore.parallel import MOST_QUERIES_A_TASK, _Workers, share_out
 
 
 @pytest.fixture(autouse=True)
@@ -125,10 +124,60 @@ def test_workers_keep_nothing_of_a_batch_that_ended():
     kept = weakref.ref(task)
     share_out(task, 1_000)
     del task
-    parallel._workers(3, os.getpid())
     for _ in range(200):  # workers that came too late let go of it when they find nothing left
         gc.collect()
         if kept() is None:
             return
         threading.Event().wait(0.01)
     pytest.fail("a worker keeps the last batch")
+
+
+def test_batches_that_ended_are_not_kept_by_workers_who_are_busy():
+    class Query:
+        def __call__(self, part: slice) -> list[int]:
+            return squares(part)
+
+    busy, release = threading.Semaphore(0), threading.Event()
+
+    def hold(part: slice) -> list[int]:
+        busy.release()
+        assert release.wait(60)
+        return []
+
+    holder = threading.Thread(target=share_out, args=(hold, 4))
+    holder.start()
+    try:
+        for _ in range(4):
+            assert busy.acquire(timeout=60)
+        task = Query()
+        kept = weakref.ref(task)
+        assert share_out(task, 1_000) == squares(slice(0, 1_000))
+        del task
+        gc.collect()
+        assert kept() is None
+    finally:
+        release.set()
+        holder.join()
+
+
+def test_an_error_that_is_false_is_raised_like_any_other():
+    class EmptyError(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    def fail(part: slice) -> list[int]:
+        raise EmptyError
+
+    with pytest.raises(EmptyError):
+        share_out(fail, 1_000)
+
+
+def test_first_callers_at_once_start_no_more_workers_than_there_are_cores():
+    found = _Workers()
+    with ThreadPoolExecutor(16) as pool:
+        before = threading.active_count()
+        list(pool.map(lambda _: found(3), range(200)))
+        assert threading.active_count() <= before + 16 + 3
+    names = [thread.name for thread in threading.enumerate()]
+    assert found._count == 3
+    assert names.count("compactds-search-0") <= 2  # one of each

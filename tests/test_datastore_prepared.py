@@ -161,7 +161,7 @@ def test_a_filter_over_deleted_rows_is_found_out_once_and_gets_its_lists(store, 
     with Datastore.open(tmp_path / "store") as opened:
         (segment,) = opened._open_segments
         exact = opened.nearest(queries, where={"even": True}, recall=1.0).rows
-        counts = segment.refiner.counts(segment.allowed(parse_where({"even": True}, opened.schema)))
+        counts = segment.index.list_map().counts(segment.allowed(parse_where({"even": True}, opened.schema)))
         for _ in range(20):
             after = opened.nearest(queries, where={"even": True}, plan="lists").rows
         assert counts.use.searches >= 20

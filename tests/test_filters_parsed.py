@@ -2,10 +2,11 @@
 
 from datetime import date
 
+import numpy as np
 import pytest
 
 from compactds.filters import FieldType, ParsedWheres, Schema, WhereError, field, parse_where
-from compactds.filters.parsed import LARGEST_KEY_BYTES, MOST_REMEMBERED
+from compactds.filters.parsed import LARGEST_BYTES, MOST_BYTES, MOST_REMEMBERED
 
 SCHEMA = Schema(
     {"year": FieldType.INT64, "open": FieldType.BOOL, "day": FieldType.DATE, "title": FieldType.STRING}
@@ -58,6 +59,35 @@ def test_errors_are_raised_however_often(wheres, wrong):
         with pytest.raises(WhereError) as theirs:
             parse_where(wrong, SCHEMA)
         assert str(ours.value) == str(theirs.value)
+        assert type(ours.value.__context__) is type(theirs.value.__context__)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"year": {"$lt": np.uint8(255)}}, {"year": {"$lt": np.int8(-1)}}),
+        ({"year": {"$lt": np.float64(2.0)}}, {"year": {"$lt": np.int64(2**62)}}),
+        ({"year": {"$in": [np.float32(100)]}}, {"year": {"$in": [np.int32(1120403456)]}}),
+        ({"title": np.str_("n3")}, {"title": "n3"}),
+        ({"title": {"$in": ("a", "b")}}, {"title": {"$in": ["a", "b"]}}),
+    ],
+)
+def test_values_with_the_same_bytes_are_told_apart(wheres, one, other):
+    for where in (one, other, one):
+        try:
+            expected = parse_where(where, SCHEMA)
+        except WhereError:
+            with pytest.raises(WhereError):
+                wheres.parse(where)
+        else:
+            assert wheres.parse(where) == expected
+
+
+def test_the_bytes_of_what_is_remembered_are_few(wheres):
+    for number in range(1_000):
+        wheres.parse({"title": f"{number:{LARGEST_BYTES // 6}d}"})
+        assert wheres._bytes <= MOST_BYTES
+    assert 0 < len(wheres._known) < 1_000
 
 
 def test_what_is_nested_far_too_deep_is_refused(wheres):
@@ -72,6 +102,6 @@ def test_only_so_many_are_remembered_and_none_that_are_long(wheres):
     for year in range(MOST_REMEMBERED + 5):
         wheres.parse({"year": year})
     assert len(wheres._known) == 5
-    wheres.parse({"title": "x" * LARGEST_KEY_BYTES})
-    wheres.parse(f"title = '{'x' * LARGEST_KEY_BYTES}'")
+    wheres.parse({"title": "x" * LARGEST_BYTES})
+    wheres.parse(f"title = '{'x' * LARGEST_BYTES}'")
     assert len(wheres._known) == 5

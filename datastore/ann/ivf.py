@@ -30,7 +30,7 @@ NEAR_LISTS = 8
 ENOUGH_SHARE = 0.7
 """A filter that leaves so much leaves enough wherever a query is."""
 SPARSE = 0.1
-"""Where a filter leaves less than this part of what it leaves on average, a walk finds the rest."""
+"""A filter is not taken to leave less near a query than this part of what it leaves on average."""
 FILTERED_POWER = -0.5
 """Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.5 times
 as many lists: measured at shares of 0.1 to 0.9, for the buckets in which that recall is hardest to reach."""
@@ -137,23 +137,22 @@ class IvfIndex:
             walk.search(query, scores[place], rows[place])
         return scores, rows
 
-    def effort_under(self, query: Vectors, effort: int, counts: ListCounts) -> int | None:
-        """Return how many lists are searched under a filter, for one query, in place of `effort` lists.
-
-        None if the filter leaves next to nothing in the lists nearest to the query.
-        """
+    def effort_under(self, query: Vectors, effort: int, counts: ListCounts) -> int:
+        """Return how many lists are searched under a filter at first, for one query, in place of `effort`."""
         density = counts.share
         if not counts.even and density < ENOUGH_SHARE:
-            near = min(NEAR_LISTS, self.lists)
-            scores, lists = np.empty(near, np.float32), np.empty(near, np.int64)
-            pointers = faiss.swig_ptr(query), near, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
-            self.centroids.search_c(1, *pointers)
+            lists = self.nearest_lists(query, min(NEAR_LISTS, self.lists))
             held = self.list_map().sizes[lists].sum()
             left = counts.allowed[lists].sum()
-            if left <= SPARSE * counts.share * held:
-                return None
-            density = min(1.0, float(left / held))
+            density = min(1.0, max(float(left / held), SPARSE * density))
         return self.effort_at(density, effort)
+
+    def nearest_lists(self, query: Vectors, count: int) -> Rows:
+        """Return the numbers of the lists nearest to a query, nearest first."""
+        scores, lists = np.empty(count, np.float32), np.empty(count, np.int64)
+        pointers = faiss.swig_ptr(query), count, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
+        self.centroids.search_c(1, *pointers)
+        return lists
 
     def effort_at(self, share: float, effort: int) -> int:
         """Return how many lists to search where a filter leaves a share of the rows, one of the efforts."""

@@ -9,8 +9,10 @@ The lists are copied a few at a time, after searches under the filter, so that n
 them, and a filter that is not asked for again costs little.
 """
 
+import os
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,8 @@ from compactds.datastore.ann.ivf_shape import BLOCK_ROWS, CODE_BITS, ID_BYTES
 
 STEADY_SEARCHES = 8
 """A filter is in steady use once it was asked for so often."""
+NEVER = -(1 << 62)
+"""How often a filter counts as asked for whose lists cannot be copied."""
 COPYING_WORK = 600
 """So much work goes into copying lists after a search, counted in rows copied, which take a third of a
 microsecond each; one list at least."""
@@ -33,7 +37,6 @@ SHARE_OF_INDEX = 0.25
 """All copies together take at most this part of what the index takes."""
 LEAST_LIMIT_BYTES, LEAST_LIMIT_TIMES = 16 << 20, 4
 """They may always take so many bytes, unless the index is smaller than that by so many times."""
-MOST_SCANNED_LISTS = 1_024
 LIST_BYTES = 64
 LEAST_ALLOCATED_BYTES = 256
 
@@ -49,6 +52,11 @@ Codes = NDArray[np.uint8]
 def limit_bytes(index_bytes: int) -> int:
     """Return the most that the copies of an index of so many bytes take together."""
     return max(int(SHARE_OF_INDEX * index_bytes), min(LEAST_LIMIT_BYTES, LEAST_LIMIT_TIMES * index_bytes))
+
+
+def allocated_bytes(code_bytes: int) -> int:
+    """Return what faiss allocates for a list's codes: a power of two."""
+    return max(LEAST_ALLOCATED_BYTES, 1 << (code_bytes - 1).bit_length())
 
 
 def copy_bytes(allowed: NDArray[np.float32], code_bytes: int) -> int:
@@ -102,19 +110,6 @@ def layout_is_known(ivf: Any) -> bool:
     return bool((pairs == rows).all() and (packed(numbers) == block).all())
 
 
-def quantizer_for_many(ivf: Any) -> Any:
-    """Return what finds the many lists nearest to a query that a search under a filter needs.
-
-    Of few lists, a scan of the centroids finds many faster than their codes do, which the index is made with.
-    """
-    if int(ivf.nlist) > MOST_SCANNED_LISTS:
-        return ivf.quantizer
-    centroids = exact_centroids(ivf)
-    scanned = faiss.IndexFlatIP(centroids.shape[1])
-    scanned.add(centroids)
-    return scanned
-
-
 def exact_centroids(ivf: Any) -> NDArray[np.float32]:
     """Return the centroids of an index's lists, shape (lists, d)."""
     quantizer = faiss.downcast_index(ivf.quantizer)
@@ -127,13 +122,14 @@ def exact_centroids(ivf: Any) -> NDArray[np.float32]:
 class NarrowedIndex:
     """An IVF index with the rows only that a filter allows; whole once `copy` said so."""
 
-    def __init__(self, ivf: Any, quantizer: Any) -> None:
+    def __init__(self, ivf: Any) -> None:
         shape = int(ivf.d), int(ivf.nlist), int(ivf.M), CODE_BITS, ivf.metric_type, BLOCK_ROWS
-        self.index = faiss.IndexIVFPQFastScan(quantizer, *shape)
+        self.index = faiss.IndexIVFPQFastScan(ivf.quantizer, *shape)
         self.index.by_residual = ivf.by_residual
         self.index.pq = ivf.pq
         self.index.implem = ivf.implem
         self.index.is_trained = True
+        self.ram_bytes = LIST_BYTES * int(ivf.nlist)
         self._ivf = ivf
         self._next = 0
 
@@ -159,44 +155,52 @@ class NarrowedIndex:
         added = len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(codes)
         self.index.invlists.add_entries(number, *added)
         self.index.ntotal += len(rows)
+        self.ram_bytes += allocated_bytes(codes.nbytes) + rows.nbytes
         return LIST_WORK + size / ROWS_LOOKED_AT + len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """Hold what searches the lists copied for a filter, and ways of asking it, for callers to keep."""
+
+    calls: Any
+    askings: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Use:
     """Hold how a filter is used: how often, when last, the lists being copied for it, and those copied.
 
-    `narrowed` is what `NarrowedIndexes` was given to make of an index; `askings` are ways of searching under
-    the filter, by what they depend on, for callers to keep.
+    `askings` are ways of searching the index under the filter, for callers to keep.
     """
 
     searches: int = 0
     last: int = 0
     copying: NarrowedIndex | None = None
     copy_bytes: int = 0
-    narrowed: Any = field(default=None, repr=False)
+    narrowed: Narrowed | None = field(default=None, repr=False)
     askings: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 class NarrowedIndexes:
     """Copy the lists of an index for filters in steady use, within `limit_bytes`; for any threads.
 
-    What searches the lists of a filter is made by `finish`, of the index copied for it.
+    What searches the lists of a filter is made by `make`, of the index copied for it.
     """
 
-    def __init__(self, ivf: Any, limit_bytes: int, finish: Any) -> None:
+    def __init__(self, ivf: Any, limit_bytes: int, make: Callable[[Any], Any]) -> None:
         self._ivf = ivf
-        self._quantizer: Any = None
         self._limit = limit_bytes if layout_is_known(ivf) else 0
-        self._finish = finish
+        self._make = make
         self._held: weakref.WeakSet[Use] = weakref.WeakSet()
         self._searches = 0
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
 
     @property
     def ram_bytes(self) -> int:
         """Return the bytes of all copies, those under way included."""
-        return sum(use.copy_bytes for use in self._held)
+        with self._lock:
+            return sum(use.copy_bytes for use in self._held)
 
     def searched(self, use: Use, bits: NDArray[np.uint8], allowed: NDArray[np.float32]) -> None:
         """Note a search under a filter that leaves so many rows of each list; copy some if it is time to."""
@@ -205,6 +209,8 @@ class NarrowedIndexes:
         use.last = self._searches
         if use.narrowed is not None or use.searches < STEADY_SEARCHES:
             return
+        if self._process != os.getpid():  # a fork, whose lock may be held by a thread that it does not have
+            self._lock, self._process = threading.Lock(), os.getpid()
         if not self._lock.acquire(blocking=False):
             return  # another thread is copying
         try:
@@ -216,12 +222,15 @@ class NarrowedIndexes:
     def _go_on(self, use: Use, bits: NDArray[np.uint8]) -> None:
         try:
             if use.copying is None:
-                self._quantizer = self._quantizer or quantizer_for_many(self._ivf)
-                use.copying = NarrowedIndex(self._ivf, self._quantizer)
-            if use.copying.copy(bits, COPYING_WORK):
-                use.narrowed, use.copying = self._finish(use.copying.index), None
-        except MemoryError:  # searches do without
-            self._let_go(use)
+                use.copying = NarrowedIndex(self._ivf)
+            whole = use.copying.copy(bits, COPYING_WORK)
+            use.copy_bytes = max(use.copy_bytes, use.copying.ram_bytes)
+            if sum(one.copy_bytes for one in self._held) > self._limit:  # more than was estimated
+                self._let_go(use, never=True)
+            elif whole:
+                use.narrowed, use.copying = Narrowed(self._make(use.copying.index)), None
+        except (MemoryError, RuntimeError):  # searches do without
+            self._let_go(use, never=True)
 
     def _make_room(self, use: Use, allowed: NDArray[np.float32]) -> bool:
         """Let go of lists that were not used for long if need be; tell whether those of `use` find room."""
@@ -230,7 +239,7 @@ class NarrowedIndexes:
         left = self._limit - sum(one.copy_bytes for one in held)
         idle = [one for one in held if self._searches - one.last > IDLE_SEARCHES]
         if wanted > left + sum(one.copy_bytes for one in idle):
-            use.searches = 0  # asks again later
+            use.searches = NEVER if wanted > self._limit else 0  # else asks again later
             return False
         for one in idle:
             if wanted <= left:
@@ -241,7 +250,6 @@ class NarrowedIndexes:
         self._held.add(use)
         return True
 
-    def _let_go(self, use: Use) -> None:
+    def _let_go(self, use: Use, *, never: bool = False) -> None:
         self._held.discard(use)
-        use.copying, use.narrowed, use.copy_bytes, use.searches = None, None, 0, 0
-        use.askings.clear()  # which may hold on to what was made of the copy
+        use.copying, use.narrowed, use.copy_bytes, use.searches = None, None, 0, NEVER if never else 0

@@ -1,0 +1,174 @@
+"""Searching under filters: as many lists as it takes, wherever a filter leaves rows."""
+
+import numpy as np
+import pytest
+
+from compactds.datastore.ann.base import Bounds
+from compactds.datastore.ann.ivf import open_ivf
+from compactds.datastore.ann.ivf_build import build_ivf
+from compactds.datastore.ann.ivf_shape import code_shape
+from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.filtered import MOST_ASKINGS
+from compactds.datastore.plan import Plan
+from compactds.datastore.refining import refiner_for
+from compactds.datastore.vectors import ExactVectors
+
+ROWS, DIMENSION, LISTS = 12_000, 48, 120
+TOPICS, THEMES = 12, 10
+
+
+def of_topics(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return vectors that lie in themes of topics, and the topic of each."""
+    layout = np.random.default_rng(0)
+    topics = layout.standard_normal((TOPICS, 1, DIMENSION))
+    themes = topics + 0.8 * layout.standard_normal((TOPICS, THEMES, DIMENSION))
+    topic, theme = draw.integers(0, TOPICS, count), draw.integers(0, THEMES, count)
+    vectors = themes[topic, theme] + draw.standard_normal((count, DIMENSION))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), topic
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filtered")
+    array, topics = of_topics(np.random.default_rng(1), ROWS)
+    array[1::200] = array[0::200]  # a few rows are copies of the one before
+    array.astype("<f2").tofile(folder / "exact.f16")
+    wide = array.astype("<f2").astype(np.float32)
+    build_ivf(folder / "ivf", iter([wide]), sample=wide, lists=LISTS, shape=code_shape(DIMENSION, 16))
+    return folder, wide, topics
+
+
+def opened(folder):
+    index = open_ivf(folder / "ivf")
+    vectors = ExactVectors(folder / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
+    vectors.learn(10**12)  # nothing had to be read
+    return index, vectors, refiner_for(index, vectors).filtered
+
+
+def planned(candidates: int, effort: int, *, misses: float | None = 0.075, grows: bool = True) -> Plan:
+    return Plan("lists", candidates, effort, 0.0, Bounds(10, misses), grows)
+
+
+def truth(wide: np.ndarray, query: np.ndarray, mask: np.ndarray, k: int = 10) -> np.ndarray:
+    return np.argsort(-np.where(mask, wide @ query, -np.inf), kind="stable")[:k]
+
+
+def recall(found, wide, queries, mask) -> float:
+    hits = [
+        1.0 if one is None else np.isin(truth(wide, query, mask), one[1]).mean()  # all is scored instead
+        for one, query in zip(found, queries, strict=True)
+    ]
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("side", ["with", "against", "neither"])
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_recall_does_not_depend_on_where_a_filter_leaves_rows(store, side, share):
+    folder, wide, topics = store
+    _, _, search = opened(folder)
+    queries, theirs = of_topics(np.random.default_rng(2), 60)
+    kept = round(share * TOPICS)
+    found = {True: [], False: []}
+    for query, topic in zip(queries, theirs, strict=True):
+        others = np.roll(np.arange(TOPICS), -topic - 1)  # the query's own topic comes last
+        chosen = others[-kept:] if side == "with" else others[:kept]
+        mask = np.isin(topics, chosen)
+        if side == "neither":
+            mask = np.random.default_rng(int(topic)).random(ROWS) < share
+        one = search.best(query[np.newaxis], 10, planned(60, 4), Bitmap.from_mask(mask))
+        found[one is None].append(recall([one], wide, [query], mask))
+        assert one is None or mask[one[1]].all()
+    assert np.mean(found[False] or [1.0]) >= 0.95
+    if side != "against":
+        assert len(found[False]) > 40  # where nothing goes against it, a search ends early
+
+
+def test_an_effort_that_was_asked_for_is_kept_to(store):
+    folder, wide, topics = store
+    index, _, search = opened(folder)
+    queries, theirs = of_topics(np.random.default_rng(2), 40)
+    answers = {"asked": [], "far": []}
+    for query, topic in zip(queries, theirs, strict=True):
+        mask = topics != topic
+        for name, misses in (("asked", None), ("far", 0.075)):
+            one = search.best(query[np.newaxis], 10, planned(60, 2, misses=misses), Bitmap.from_mask(mask))
+            answers[name].append(recall([one], wide, [query], mask))
+    assert np.mean(answers["far"]) > np.mean(answers["asked"])
+    assert index.lists == LISTS
+
+
+def test_rows_are_found_however_few_are_near(store):
+    folder, wide, _ = store
+    index, _, search = opened(folder)
+    query = wide[7:8]
+    nearest = index.nearest_lists(query, LISTS)
+    mask = np.isin(index.list_map().list_of_row, nearest[-20:])
+    one = search.best(query, 10, planned(200, 2, misses=None), Bitmap.from_mask(mask))
+    assert one is not None
+    assert mask[one[1]].all()
+    assert search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask)) is None  # all is scored instead
+
+
+def test_more_candidates_are_scored_where_a_filter_leaves_less_unless_their_number_was_given(store):
+    folder, _, _ = store
+    _, _, search = opened(folder)
+    query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
+    allowed = Bitmap.from_mask(np.arange(ROWS) % 4 == 0)
+    grown = search.best(query, 5, planned(40, 4, misses=None), allowed)
+    given = search.best(query, 5, planned(40, 4, misses=None, grows=False), allowed)
+    assert grown[2] > given[2] == 40
+
+
+def test_the_less_a_filter_leaves_the_more_lists_are_searched(store):
+    index, _, _ = opened(store[0])
+    efforts = [index.effort_at(share, 4) for share in (1.0, 0.5, 0.1, 0.01, 1e-6)]
+    assert efforts == sorted(efforts)
+    assert (efforts[0], efforts[-1]) == (4, index.lists)
+
+
+def test_ways_of_asking_are_kept_while_they_are_few(store):
+    index, _, search = opened(store[0])
+    allowed = Bitmap.from_mask(np.arange(ROWS) % 2 == 0)
+    query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
+    for k in range(1, 2 * MOST_ASKINGS):
+        search.best(query, k, planned(200, 4, misses=None), allowed)
+        use = index.list_map().counts(allowed).use
+        kept = use.askings if use.narrowed is None else use.narrowed.askings
+        assert len(kept) <= MOST_ASKINGS
+    assert kept
+    before = dict(kept)
+    search.best(query, k, planned(200, 4, misses=None), allowed)
+    assert kept == before
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_copies_of_the_last_row_wanted_are_ordered_by_row(tmp_path, cold):
+    array = np.random.default_rng(8).standard_normal((ROWS, DIMENSION)).astype("<f2")
+    array[100:160] = array[100]  # sixty copies
+    array.tofile(tmp_path / "exact.f16")
+    wide = array.astype(np.float32)
+    build_ivf(tmp_path / "ivf", iter([wide]), sample=wide, lists=LISTS, shape=code_shape(DIMENSION, 8))
+    _, vectors, search = opened(tmp_path)
+    if cold:
+        vectors.learn(-1)  # something had to be read
+        assert vectors.cold
+    allowed = Bitmap.from_mask(np.arange(ROWS) % 2 == 0)
+    found = search.best(wide[100:101], 10, planned(200, 20), allowed)
+    np.testing.assert_array_equal(found[1], np.arange(100, 120, 2))
+    assert (found[0] == found[0][0]).all()
+
+
+def test_what_is_on_disk_is_found_as_what_is_in_memory(store):
+    folder, wide, topics = store
+    _, vectors, search = opened(folder)
+    allowed = Bitmap.from_mask(topics < 5)
+    for query in wide[:40]:
+        warm = search.best(query[np.newaxis], 10, planned(100, 6), allowed)
+        vectors.learn(-1)
+        cold = search.best(query[np.newaxis], 10, planned(100, 6), allowed)
+        while vectors.cold:
+            vectors.learn(10**12)
+        assert (warm is None) == (cold is None)
+        if warm is not None:
+            np.testing.assert_array_equal(warm[1], cold[1])
+            np.testing.assert_array_equal(warm[0], cold[0])
