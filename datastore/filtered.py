@@ -16,6 +16,7 @@ import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.ann.ivf import CANDIDATES_POWER, IvfIndex
+from compactds.datastore.ann.ivf_filtered import FURTHER, SPARE_HITS, hits_far_out
 from compactds.datastore.ann.list_map import ListCounts
 from compactds.datastore.ann.narrowed import NarrowedIndexes, limit_bytes
 from compactds.datastore.asking import Asking, Calls, calls_on
@@ -29,16 +30,9 @@ CANDIDATES_STEP = 16
 """Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
 MOST_ASKINGS = 16
 """Ways of asking are kept for so many kinds of search under a filter."""
-FURTHER = 2
-"""So many times as many lists are searched at the next step."""
 MOST_OF_LISTS = 0.5
 """Where more lists than this part of them would have to be searched, every allowed row is scored instead:
 rows lie all around such a query, and codes do not tell the best from the others."""
-NEARER = 0.35
-"""The best rows are to be in this part of the allowed rows that were met, the nearest: if none of the others
-is among the best, those further out will not be, either."""
-SPARE_HITS = 4
-"""So many of the best rows may be further out than that for each that may be missed."""
 
 
 class FilteredSearch:
@@ -81,12 +75,8 @@ class FilteredSearch:
         return (scores, rows, asking.candidates) if len(rows) == k else None
 
     def _hits_far_out(self, query: Vectors, rows: Rows, lists: int, counts: ListCounts) -> int:
-        """Return how many rows are in none of the lists that hold the nearer of the allowed rows met."""
         nearest = self._index.nearest_lists(query, lists)
-        met = counts.allowed[nearest].cumsum()
-        nearer = set(nearest[: np.searchsorted(met, met[-1] * NEARER, side="right")].tolist())
-        held = self._index.list_map().list_of_row[rows].tolist()
-        return sum(number not in nearer for number in held)
+        return hits_far_out(rows, nearest, counts.allowed[nearest], self._index.list_map())
 
     def _answer(self, query: Vectors, k: int, asking: Asking) -> tuple[Scores, Rows]:
         """Return the best of the candidates: in one step, if they are in memory and their order is clear."""

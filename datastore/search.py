@@ -21,6 +21,10 @@ from compactds.datastore.vectors import ExactVectors
 MATRIX_FROM_QUERIES = 8
 """From so many queries on, a scan multiplies matrices: faster, but with the threads of BLAS."""
 
+WALKED_CANDIDATES = 4
+"""So many times as many candidates are scored of a walk, which nobody knows the end of beforehand: what a filter
+leaves far from a query lies close together."""
+
 PROPOSING_PLANS = frozenset({"ann", "lists", "codes", "open"})
 
 _matrix_turn = threading.Lock()
@@ -87,7 +91,7 @@ def propose(
     """Have the index propose candidates, and rank them by their exact scores; return a ranking a query."""
     _, rows = segment.index.search(
         proposing,
-        plan.candidates,
+        plan.candidates * WALKED_CANDIDATES if plan.grows else plan.candidates,
         effort=plan.effort,
         allowed=None if plan.name == "open" else allowed,
         bounds=plan.bounds,

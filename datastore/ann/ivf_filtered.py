@@ -4,7 +4,8 @@ A filter that allows one row in a hundred makes the same lists hold a hundredth 
 that goes with the query, or against it, leaves many or few of them exactly where the query looks. So the
 lists are walked from the nearest outwards, those without allowed rows skipped. A first stretch ends when
 enough allowed rows were met; the tenth best of them then tells how many better ones are to be expected in
-each list further out (`reach`), and the walk goes on until too few are left to matter.
+each list further out (`reach`), and the walk goes on until too few are left to matter, and none of the best
+rows were found in the last lists.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ FIRST_STRETCH = 0.6
 """Which part of the rows that an open search of the same effort is worth a first stretch goes for."""
 LEAST_FOUND = 2.0
 """A first stretch meets at least so many times the rows that are wanted."""
+NEARER = 0.35
+"""The best rows are to be in this part of the allowed rows that were met, the nearest: if none of the others
+is among the best, those further out will not be, either."""
+SPARE_HITS = 4
+"""So many of the best rows may be further out than that for each that may be missed."""
+FURTHER = 2
+"""So many times as many lists are searched at the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,16 @@ def last_stop(way: Way, stop: int, reach: Reach, threshold: float, k: int, misse
     return len(way) - int(np.count_nonzero(enough))
 
 
+def hits_far_out(rows: Rows, nearest: NDArray[np.int64], allowed: NDArray[np.float32], known: ListMap) -> int:
+    """Return how many rows are in none of the lists that hold the nearer of the allowed rows met.
+
+    `nearest` are the lists that were searched, nearest first, and `allowed` how many allowed rows each holds.
+    """
+    met = allowed.cumsum()
+    nearer = set(nearest[: np.searchsorted(met, met[-1] * NEARER, side="right")].tolist())
+    return sum(number not in nearer for number in known.list_of_row[rows].tolist())
+
+
 def _densities(way: Way, found: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the share of allowed rows around the allowed rows met, after each list of a way's beginning."""
     allowed, sizes = way.allowed[: len(found)], way.sizes[: len(found)]
@@ -123,16 +141,27 @@ class Walk:
             return
         parameters = faiss.SearchParametersIVF(sel=self.counts.selector)
         self.index.scan_lists(rotated, way.lists[:stop], way.scores[:stop], parameters, scores, rows)
-        place = min(bounds.k, len(rows)) - 1
-        if reach is None or bounds.misses is None or rows[place] == NO_ROW:
-            return
-        end = last_stop(way, stop, reach, float(scores[place]), bounds.k, bounds.misses)
-        if end <= stop or way.rows(end) > bounds.most_rows:
-            return
-        more_scores, more_rows = np.empty_like(scores), np.empty_like(rows)
-        self.index.scan_lists(
-            rotated, way.lists[stop:end], way.scores[stop:end], parameters, more_scores, more_rows
-        )
-        both = np.concatenate((scores, more_scores))
-        best = np.argsort(-both, kind="stable")[: len(scores)]
-        scores[:], rows[:] = both[best], np.concatenate((rows, more_rows))[best]
+        while reach is not None and bounds.misses is not None and stop < len(way):
+            best = rows[: bounds.k]
+            if best[-1] != NO_ROW:
+                threshold = float(scores[len(best) - 1])
+                end = last_stop(way, stop, reach, threshold, bounds.k, bounds.misses)
+                if end <= stop:
+                    lists, allowed = way.lists[:stop], way.allowed[:stop]
+                    if hits_far_out(best, lists, allowed, self.known) <= SPARE_HITS * bounds.misses:
+                        return
+                    end = FURTHER * stop
+            else:
+                end = FURTHER * stop
+            end = min(end, len(way))
+            if way.rows(end) > bounds.most_rows:
+                scores[:], rows[:] = -np.inf, NO_ROW
+                return
+            more_scores, more_rows = np.empty_like(scores), np.empty_like(rows)
+            self.index.scan_lists(
+                rotated, way.lists[stop:end], way.scores[stop:end], parameters, more_scores, more_rows
+            )
+            both = np.concatenate((scores, more_scores))
+            order = np.argsort(-both, kind="stable")[: len(scores)]
+            scores[:], rows[:] = both[order], np.concatenate((rows, more_rows))[order]
+            stop = end
