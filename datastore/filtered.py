@@ -4,7 +4,7 @@ How many lists a filter takes nobody knows beforehand. One that leaves few rows 
 other topics, makes it look where it would not without. So a search begins with as many lists as the filter
 leaves rows near the query, and looks at where the best rows were found: if one of them comes from the further
 two thirds of the allowed rows met, others are likely beyond, and twice as many lists are searched. Where
-that would be most of them, every allowed row is scored.
+that would be most of them, every allowed row is scored, if they are not too many.
 """
 
 import math
@@ -31,8 +31,10 @@ CANDIDATES_STEP = 16
 MOST_ASKINGS = 16
 """Ways of asking are kept for so many kinds of search under a filter."""
 MOST_OF_LISTS = 0.5
-"""Where more lists than this part of them would have to be searched, every allowed row is scored instead:
-rows lie all around such a query, and codes do not tell the best from the others."""
+"""Where more lists than this part of them would have to be searched, rows lie all around the query, and codes
+hardly tell the best from the others."""
+SCORED_BYTES = 256 << 20
+"""Then every allowed row is scored, if their vectors take no more than this; else all lists are searched."""
 
 
 class FilteredSearch:
@@ -53,8 +55,8 @@ class FilteredSearch:
     def best(self, query: Vectors, k: int, plan: Plan, allowed: Bitmap) -> tuple[Scores, Rows, int] | None:
         """Return the `k` best allowed rows for one query, shape (1, d), and how many were scored.
 
-        They are as `ExactVectors.best` orders them. None if scoring all allowed rows costs no more, and if
-        there are fewer than `k`.
+        They are as `ExactVectors.best` orders them. None if all allowed rows had better be scored, and if there
+        are fewer than `k`.
         """
         counts = self._index.list_map().counts(allowed)
         lists = self._index.effort_under(query, plan.effort, counts)
@@ -70,7 +72,9 @@ class FilteredSearch:
                 break
             lists = min(self._index.lists, FURTHER * lists)
             if misses is not None and lists > MOST_OF_LISTS * self._index.lists:
-                return None
+                if allowed.count * self._vectors.row_bytes <= SCORED_BYTES:
+                    return None
+                lists = self._index.lists
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)
         return (scores, rows, asking.candidates) if len(rows) == k else None
 

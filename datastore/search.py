@@ -22,7 +22,7 @@ MATRIX_FROM_QUERIES = 8
 """From so many queries on, a scan multiplies matrices: faster, but with the threads of BLAS."""
 
 WALKED_CANDIDATES = 4
-"""So many times as many candidates are scored of a walk, which nobody knows the end of beforehand: what a filter
+"""So many times as many candidates are scored of a walk, whose end nobody knows beforehand: what a filter
 leaves far from a query lies close together."""
 
 PROPOSING_PLANS = frozenset({"ann", "lists", "codes", "open"})

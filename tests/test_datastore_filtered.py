@@ -97,7 +97,7 @@ def test_an_effort_that_was_asked_for_is_kept_to(store):
     assert index.lists == LISTS
 
 
-def test_rows_are_found_however_few_are_near(store):
+def test_rows_are_found_however_few_are_near(store, monkeypatch):
     folder, wide, _ = store
     index, _, search = opened(folder)
     query = wide[7:8]
@@ -107,6 +107,9 @@ def test_rows_are_found_however_few_are_near(store):
     assert one is not None
     assert mask[one[1]].all()
     assert search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask)) is None  # all is scored instead
+    monkeypatch.setattr("compactds.datastore.filtered.SCORED_BYTES", 0)
+    every = search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask))  # or all lists are searched
+    assert recall([every], wide, query, mask) >= 0.9
 
 
 def test_more_candidates_are_scored_where_a_filter_leaves_less_unless_their_number_was_given(store):
