@@ -55,8 +55,8 @@ class FilteredSearch:
     def best(self, query: Vectors, k: int, plan: Plan, allowed: Bitmap) -> tuple[Scores, Rows, int] | None:
         """Return the `k` best allowed rows for one query, shape (1, d), and how many were scored.
 
-        They are as `ExactVectors.best` orders them. None if all allowed rows had better be scored, and if there
-        are fewer than `k`.
+        They are as `ExactVectors.best` orders them. None if all allowed rows had better be scored, and if
+        there are fewer than `k`.
         """
         counts = self._index.list_map().counts(allowed)
         lists = self._index.effort_under(query, plan.effort, counts)
