@@ -50,7 +50,11 @@ def serve(
     def announce(url: str) -> None:
         say(f"serving {store} at {url}", bold=True)
         say(f"docs: {url}/docs")
-        say(f"try:  {curl(url, 'your question', with_key=settings.api_key is not None)}")
+        with_key = settings.api_key is not None
+        if manifest.encoder.kind == "vectors":  # without an encoder, no text can be searched with
+            say(f"try:  curl -s {url}/v1/store{key_header(with_key)}")
+        else:
+            say(f"try:  {curl(url, 'your question', with_key=with_key)}")
         warn("Ctrl-C stops it")
 
     with Datastore.open(store, verify=verify) as engine:
@@ -70,9 +74,14 @@ def server_settings(config: Path | None, flags: Mapping[str, Any]) -> "ServerSet
     return ServerSettings(**{**settings.model_dump(), "api_key": key})
 
 
+def key_header(with_key: bool) -> str:
+    """Return what tells curl to send the key of the environment, if there is one."""
+    return f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if with_key else ""
+
+
 def curl(url: str, query: str, *, where: str = "", with_key: bool = False) -> str:
     """Return a curl command that asks a server; `where` is JSON."""
-    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if with_key else ""
+    key = key_header(with_key)
     condition = f', "where": {where}' if where else ""
     body = f'{{"query": "{query}", "k": 3{condition}}}'
     return f"curl -s {url}/v1/search -H 'Content-Type: application/json'{key} -d '{body}'"

@@ -84,7 +84,7 @@ def open_vectors(path: Path) -> NDArray[np.floating]:
     """Map the vectors of a .npy file, floats of shape (n, d); raise VectorError for another file."""
     try:
         vectors: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise VectorError(
             f"cannot read vectors from {path}: {error}.", value=str(path), remedy="Give a .npy file."
         ) from error

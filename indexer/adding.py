@@ -266,7 +266,7 @@ class _Addition(BuildRun):
             raise BuildError(
                 f"the vectors have {given.dimension} dimensions, the store's have {spec.dimension}.",
                 value=given.dimension,
-                remedy="Give vectors from the encoder of the store's.",
+                remedy="Give vectors from the same encoder as the store's.",
             )
         if spec.normalized and not given.normalized:
             raise BuildError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compactds.configs.sizes import counted
 from compactds.datastore.encoders.base import Encoder, Steady, Vectors
 from compactds.datastore.vectors import EXACT_DTYPES
 from compactds.indexer.embedding_cache import CacheOptions, EmbeddingCache, text_keys
@@ -226,7 +227,7 @@ def take_given_vectors(
         progress.advance(len(given))
     if bad:
         raise BuildError(
-            f"{len(bad)} vectors are zero or not finite: {_records(bad)}.",
+            f"{counted(len(bad), 'vector is', 'vectors are')} zero or not finite: {_records(bad)}.",
             value=len(bad),
             remedy="Leave these records and vectors out.",
         )
@@ -249,7 +250,7 @@ def _let_go(mapped: Vectors) -> None:
 def _open_npy(path: Path, records: int) -> Vectors:
     try:
         rows: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BuildError(
             f"cannot read vectors from {path}: {error}.", value=str(path), remedy="Give a .npy file."
         ) from error

@@ -522,7 +522,7 @@ class TestReadyMadeVectors:
             (lambda v: v[:-1], "59 vectors, the sources 60 records"),
             (lambda v: v[0], "expected floats of shape"),
             (lambda v: v.astype(np.int64), "expected floats of shape"),
-            (lambda v: np.where(np.arange(60)[:, None] == 3, np.nan, v), "1 vectors are zero or not finite"),
+            (lambda v: np.where(np.arange(60)[:, None] == 3, np.nan, v), "1 vector is zero or not finite"),
             (lambda v: np.where(np.arange(60)[:, None] < 5, 0, v), r"5 vectors .* 1, 2, 3 and 2 more"),
             (lambda v: v * np.float32(1e6), "60 vectors hold numbers beyond float16, .* 1, 2, 3 and 57 more"),
             (lambda v: v * np.float32(1e-9), "60 vectors hold numbers beyond float16"),

@@ -62,7 +62,7 @@ def choose_index(
     fitting = [plan for plan in codes if plan.ram_bytes <= memory_bytes]
     smallest = min(codes, key=lambda plan: plan.ram_bytes)
     if kind == "flat" or (kind == "auto" and rows < FLAT_BELOW_ROWS and flat_bytes <= memory_bytes):
-        fewer = f"{rows:,} passages are fewer than {FLAT_BELOW_ROWS:,}"
+        fewer = f"{rows:,} passage{'s are' if rows != 1 else ' is'} fewer than {FLAT_BELOW_ROWS:,}"
         plan = IndexPlan("flat", flat_bytes, 0, fewer if kind == "auto" else "the recipe asks for it")
     elif kind == "hnsw":
         plan = IndexPlan("hnsw", hnsw_bytes, 0, "the recipe asks for it")
