@@ -202,7 +202,7 @@ class TestServe:
         assert server.returncode == 0
         assert lines[0] == f"serving {store} at {url}\n"
         assert lines[1] == f"docs: {url}/docs\n"
-        assert lines[2].startswith(f"try:  curl -s {url}/v1/search")
+        assert lines[2].startswith(f"try:  curl -s {url}/v1/store")
         assert remarks.startswith("records: 6 passages; the index takes ")
         assert "'/v1/store' 200" in remarks
         assert remarks.endswith("stopped\n")
