@@ -4,7 +4,7 @@ How many lists a filter takes nobody knows beforehand. One that leaves few rows 
 other topics, makes it look where it would not without. So a search begins with as many lists as the filter
 leaves rows near the query, and looks at where the best rows were found: if one of them comes from the further
 two thirds of the allowed rows met, others are likely beyond, and twice as many lists are searched. Where
-that would be most of them, every allowed row is scored, if they are not too many.
+that would be most of them, all are, or every allowed row is scored if that costs less.
 """
 
 import math
@@ -31,10 +31,8 @@ CANDIDATES_STEP = 16
 MOST_ASKINGS = 16
 """Ways of asking are kept for so many kinds of search under a filter."""
 MOST_OF_LISTS = 0.5
-"""Where more lists than this part of them would have to be searched, rows lie all around the query, and codes
-hardly tell the best from the others."""
-SCORED_BYTES = 256 << 20
-"""Then every allowed row is scored, if their vectors take no more than this; else all lists are searched."""
+"""Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
+if that costs less."""
 
 
 class FilteredSearch:
@@ -72,7 +70,7 @@ class FilteredSearch:
                 break
             lists = min(self._index.lists, FURTHER * lists)
             if misses is not None and lists > MOST_OF_LISTS * self._index.lists:
-                if allowed.count * self._vectors.row_bytes <= SCORED_BYTES:
+                if plan.bounds is not None and self._index.rows > plan.bounds.most_rows:
                     return None
                 lists = self._index.lists
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)

@@ -1,5 +1,7 @@
 """Searching under filters: as many lists as it takes, wherever a filter leaves rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,7 +99,7 @@ def test_an_effort_that_was_asked_for_is_kept_to(store):
     assert index.lists == LISTS
 
 
-def test_rows_are_found_however_few_are_near(store, monkeypatch):
+def test_rows_are_found_however_few_are_near(store):
     folder, wide, _ = store
     index, _, search = opened(folder)
     query = wide[7:8]
@@ -106,10 +108,10 @@ def test_rows_are_found_however_few_are_near(store, monkeypatch):
     one = search.best(query, 10, planned(200, 2, misses=None), Bitmap.from_mask(mask))
     assert one is not None
     assert mask[one[1]].all()
-    assert search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask)) is None  # all is scored instead
-    monkeypatch.setattr("compactds.datastore.filtered.SCORED_BYTES", 0)
-    every = search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask))  # or all lists are searched
+    every = search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask))  # all lists are searched
     assert recall([every], wide, query, mask) >= 0.9
+    cheaper = replace(planned(200, 2), bounds=Bounds(10, 0.075, most_rows=ROWS - 1))
+    assert search.best(query, 10, cheaper, Bitmap.from_mask(mask)) is None  # all rows are scored instead
 
 
 def test_more_candidates_are_scored_where_a_filter_leaves_less_unless_their_number_was_given(store):
