@@ -41,8 +41,8 @@ class Plan:
     - none: nothing is allowed, nothing is done
     - exact: every allowed row is scored
     - ann: without a filter, the index proposes
-    - lists: under a filter, as many lists are searched for allowed rows as it leaves rows near the query; if
-      it leaves next to none there, they are walked until enough were met
+    - lists: under a filter, as many lists are searched for allowed rows as it leaves rows near the query, and
+      further ones until they hold none of the best
     - codes: the codes of all allowed rows are scanned
     - open: the index proposes without regard to the filter, which is applied to what scores best; for an
       index that cannot leave rows out

@@ -138,7 +138,7 @@ class PreparedSearch:
         room = self._room_for(vector)
         if room is None:
             return None
-        self._ask(room, self.asking)
+        self._ask(room)
         if room.settled:
             return room.answer(self.k, PLAN)
         return self._settle(room.query[np.newaxis].copy(), room.scores.copy(), room.rows.copy())
@@ -157,8 +157,8 @@ class PreparedSearch:
             faiss.fvec_renorm_L2(self.dimension, 1, room.query_at)
         return room
 
-    def _ask(self, room: Room, asking: Asking) -> None:
-        before = reads_so_far()
+    def _ask(self, room: Room) -> None:
+        before, asking = reads_so_far(), self.asking
         asked = 1, room.query_at, asking.wanted, room.scores_at, room.rows_at, asking.parameters
         if faiss.omp_get_max_threads() == 1:
             asking.calls.ask(*asked)

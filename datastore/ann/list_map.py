@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from compactds.datastore.ann.narrowed import Use, exact_centroids
+from compactds.datastore.ann.narrowed import Use
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import inner_products
@@ -39,6 +39,15 @@ class ListCounts:
     use: Use = field(default_factory=Use, repr=False)
 
 
+def _exact_centroids(ivf: Any) -> Vectors:
+    """Return the centroids of an index's lists, shape (lists, d)."""
+    quantizer = faiss.downcast_index(ivf.quantizer)
+    if hasattr(quantizer, "refine_index"):
+        quantizer = faiss.downcast_index(quantizer.refine_index)
+    centroids: Vectors = quantizer.reconstruct_n(0, int(ivf.nlist))
+    return centroids
+
+
 class ListMap:
     """Know which list holds each row, and how many allowed rows each list holds under a filter.
 
@@ -56,7 +65,7 @@ class ListMap:
                 ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)
                 self.list_of_row[ids] = number
                 self.sizes[number] = size
-        self.centroids: Vectors = exact_centroids(ivf)
+        self.centroids: Vectors = _exact_centroids(ivf)
         drawn = np.random.default_rng(0).choice(rows, min(rows, SAMPLED_ROWS), replace=False)
         self._sample = np.sort(drawn)
         self._sample_lists = self.list_of_row[self._sample]
