@@ -93,6 +93,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--visit", type=float, default=0.5, help="seconds a setting has in a round")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=15, help="visits of batches, each beside one without")
     parser.add_argument("--core", type=int, default=cores[-1], help="where searches run")
     parser.add_argument("--threads", type=int, default=len(cores), help="of a build")
     parser.add_argument("--environments", type=Path, default=Path("bench-out/environments"))
@@ -236,7 +237,11 @@ def rate(reply: dict[str, Any]) -> float:
 def compare_batches(
     peer: Peer, system: dict[str, Any], alone: Process, problem: Problem, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Ask in batches on two threads, in turn with one at a time, at the cheapest setting for each recall."""
+    """Ask in batches on two threads, in turn with one at a time, at the cheapest setting for each recall.
+
+    The speed of a machine that others use too changes within seconds, and of its two cores not alike: only
+    visits that follow each other are compared.
+    """
     chosen = [tables.cheapest(system["settings"], recall) for recall in options.recall]
     settings = list({str(best["setting"]): best["setting"] for best in chosen if best}.values())
     cores = sorted({*sorted(os.sched_getaffinity(0))[-2:], options.core})[-2:]
@@ -249,18 +254,14 @@ def compare_batches(
             options=peer_options(peer, options),
         )
         for setting in settings:
-            rates: tuple[list[float], list[float]] = ([], [])
-            for number in range(options.rounds):
+            pairs: list[tuple[float, float]] = []
+            for number in range(options.pairs):
                 order = random.Random(number).sample(range(len(problem.queries)), len(problem.queries))
                 reply = ask(both, setting, order, options.batch, options.visit)
                 if "cannot_batch" in reply:
                     return []
-                rates[1].append(rate(reply))
-                rates[0].append(rate(ask(alone, setting, order, 1, options.visit)))
-            one, many = (statistics.median(values) for values in rates)
-            found.append(
-                {"setting": setting, "one_queries_per_second": one, "batch_queries_per_second": many}
-            )
+                pairs.append((rate(ask(alone, setting, order, 1, options.visit)), rate(reply)))
+            found.append({"setting": setting, "pairs": pairs})
     return found
 
 

@@ -1,6 +1,7 @@
 """Search with filters of all selectivities and shapes: recall@10, time, the planner's regret, and peers.
 
     python -m benchmarks filtered --vectors acl_anthology.base.f16.npy --corpus acl_anthology.jsonl.gz
+    python -m benchmarks filtered --made-up 60000 --dimension 96
     python -m benchmarks filtered --fanns arxiv-for-fanns-medium --sets em r emis none
 
 With --vectors and --corpus, rows are held out as queries, and filters are made from attributes of the rest in
@@ -14,6 +15,9 @@ plan forced on it. Before a case is timed it is asked for --warm-up seconds, as 
 what compactds keeps for such filters is made then. Systems that take bitmaps get them for nothing, and are
 compared with compactds when it has seen a filter before; the others are compared with the time that includes
 making its bitmap.
+
+With --made-up, vectors and attributes are made up in crowds, which filters exclude whole (`fanns.made_up`);
+all else is as with --vectors.
 
 With --fanns, the files of arxiv-for-fanns are read as published: every setting is asked all queries of a set
 in each round, and recall, queries/s on one thread, build time on all cores, peak RSS and sizes are given.
@@ -60,7 +64,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     cores = sorted(os.sched_getaffinity(0))
     parser.add_argument("--vectors", type=Path, help=".npy of base vectors of unit length")
     parser.add_argument("--corpus", type=Path, help="their records, .jsonl or .jsonl.gz, in the same order")
-    parser.add_argument("--fields", nargs="+", default=list(FIELDS), help="attributes to filter on")
+    parser.add_argument("--made-up", type=int, metavar="ROWS", help="make up so many, instead of --vectors")
+    parser.add_argument("--dimension", type=int, default=384, help="of vectors made up")
+    parser.add_argument("--fields", nargs="+", default=list(FIELDS), help="of --corpus, to filter on")
     parser.add_argument("--hold-out", type=int, default=600, help="rows to ask")
     parser.add_argument("--rows", type=int, help="draw only so many base rows")
     parser.add_argument("--per-bucket", type=int, default=5, help="queries in a bucket, each with a filter")
@@ -86,8 +92,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--reuse", action="store_true", help="keep peers' indexes of the same vectors")
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args(arguments)
-    if bool(options.fanns) == bool(options.vectors and options.corpus):
-        parser.error("give --vectors and --corpus, or --fanns.")
+    given = [options.fanns, options.made_up, options.vectors and options.corpus]
+    if sum(map(bool, given)) != 1:
+        parser.error("give --vectors and --corpus, or --made-up, or --fanns.")
     if options.quick:
         options.rows = min(options.rows or QUICK_ROWS, QUICK_ROWS)
         options.rounds, options.peers = 2, []

@@ -4,6 +4,7 @@ Left alone, faiss starts a team of threads for every call, and a server with man
 run as many teams as requests, each waiting for the others' cores.
 """
 
+import math
 import os
 import threading
 from collections import deque
@@ -50,13 +51,24 @@ def share_out(task: Callable[[slice], list[Result]], count: int) -> list[Result]
     if count < 2:
         return alone(task, slice(0, 1)) if count else []
     cores = os.cpu_count() or 1
-    size = min(MOST_QUERIES_A_TASK, -(-count // cores))
-    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    slices = _slices(count, cores)
     batch = _Batch(task, slices)
     for _ in range(min(cores, len(slices)) - 1):
         _workers(cores - 1).put(batch)
     batch.work()
     return [result for part in batch.wait() for result in part]
+
+
+def _slices(count: int, cores: int) -> list[slice]:
+    """Return slices of a batch, about as many as there are cores, or more of MOST_QUERIES_A_TASK.
+
+    The first is larger by one query, which is about what a worker takes to begin: who comes last need not
+    be woken.
+    """
+    first = min(MOST_QUERIES_A_TASK, math.ceil((count + cores - 1) / cores)) if count > cores else 1
+    size = min(MOST_QUERIES_A_TASK, math.ceil((count - first) / max(1, cores - 1))) or 1
+    starts = range(first, count, size)
+    return [slice(0, first), *(slice(start, min(start + size, count)) for start in starts)]
 
 
 class _Batch(Generic[Result]):

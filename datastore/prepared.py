@@ -192,14 +192,20 @@ class PreparedSearch:
         return self._settle(queries, scores, rows)
 
     def _settle(self, queries: Vectors, scores: Scores, rows: Rows) -> Neighbours | None:
-        """Return the `k` best of each query; where those are open, from all scores."""
-        falling = (scores[:, :-1] > scores[:, 1:]).all() and not np.isnan(scores[:, -1]).any()
-        if not ((falling and rows[:, -1].min() > NO_ROW) or self._put_in_order(queries, scores, rows)):
-            return None
+        """Return the `k` best of each query; where those are open, from all scores.
+
+        The first line is all that most batches need: what runs here has to be fetched into the processor's
+        caches again, so that each step takes 10 to 30 us, ten times as long as it would otherwise.
+        """
+        descents = np.count_nonzero(scores[:, :-1] > scores[:, 1:])
+        if descents < len(scores) * self.k or self.asking.wanted == self.k:
+            unclear = ~settled(scores) | (rows[:, -1] == NO_ROW)
+            if not self._put_in_order(queries, scores, rows, np.flatnonzero(unclear).tolist()):
+                return None
         return Neighbours(rows[:, : self.k], scores[:, : self.k], PLAN)
 
-    def _put_in_order(self, queries: Vectors, scores: Scores, rows: Rows) -> bool:
-        for place in np.flatnonzero(~settled(scores) | (rows[:, -1] == NO_ROW)).tolist():
+    def _put_in_order(self, queries: Vectors, scores: Scores, rows: Rows, places: list[int]) -> bool:
+        for place in places:
             best = None if rows[place, -1] == NO_ROW else in_order(scores[place], rows[place], self.k)
             if best is None:
                 ranking = self._in_two_steps(queries[place : place + 1])

@@ -133,10 +133,14 @@ def in_order(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows] | None:
     None if which they are is open: for a score that is not a number, and for a k-th one that the next, which
     was asked for to tell, equals.
     """
-    if settled(scores[np.newaxis])[0]:
+    count = len(scores)
+    if count < 2:
+        return None if np.isnan(scores).any() else (scores, rows)
+    descents = np.count_nonzero(scores[:-1] > scores[1:])
+    if descents == count - 1:  # no number is above what is none
         return scores[:k], rows[:k]
-    falling = not np.isnan(scores).any() and (scores[:-1] >= scores[1:]).all()
-    if not falling or (len(scores) > k and scores[k - 1] == scores[k]):
+    ties = np.count_nonzero(scores[:-1] == scores[1:])
+    if descents + ties < count - 1 or (count > k and scores[k - 1] == scores[k]):
         return None
     order = np.lexsort((rows, -scores))[:k]
     return scores[order], rows[order]

@@ -238,6 +238,32 @@ class TestBuckets:
         assert (options.rows, options.peers, options.rounds) == (10_000, [], 2)
         assert part("filtered").read_options([*corpus, "--peers", "none"]).peers == []
 
+    def test_data_made_up_lies_in_crowds_that_filters_exclude_whole(self, part, tmp_path):
+        vectors, records = part("fanns.made_up").made_up(2_000, 32)
+        rows = vectors.astype(np.float32)
+        assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=2e-3)
+        topics = np.array([record["topic"] for record in records])
+        nearest = np.argsort(-(rows[:50] @ rows.T), axis=1)[:, 1:11]
+        assert (topics[nearest] == topics[:50, np.newaxis]).mean() > 0.8
+        again, _ = part("fanns.made_up").made_up(2_000, 32)
+        assert (vectors == again).all()
+        options = (
+            "--hold-out",
+            "20",
+            "--per-bucket",
+            "1",
+            "--repeats",
+            "1",
+            "--warm-up",
+            "0",
+            "--peers",
+            "none",
+        )
+        part("filtered").main(["--made-up", "700", "--dimension", "32", *options, *common(tmp_path)])
+        (ours,) = json.loads((tmp_path / "out.json").read_text())["systems"]
+        assert {bucket["correlation"] for bucket in ours["buckets"]} == {"positive", "none", "negative"}
+        assert all(bucket["settings"][0]["recall"] == 1 for bucket in ours["buckets"])
+
     def test_vectors_and_records_must_be_equally_many(self, part, corpus, tmp_path):
         (tmp_path / "corpus.jsonl").write_text("{}\n")
         with pytest.raises(SystemExit, match=r"1 records, expected 700"):
@@ -259,12 +285,18 @@ class TestBuckets:
         assert "left out: compactds: the process ended" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
-        "wrong", [[], ["--vectors", "a.npy"], ["--fanns", "a", "--vectors", "b", "--corpus", "c"]]
+        "wrong",
+        [
+            [],
+            ["--vectors", "a.npy"],
+            ["--fanns", "a", "--vectors", "b", "--corpus", "c"],
+            ["--made-up", "9", "--fanns", "a"],
+        ],
     )
-    def test_either_kind_of_data_must_be_given(self, part, wrong, capsys):
+    def test_one_kind_of_data_must_be_given(self, part, wrong, capsys):
         with pytest.raises(SystemExit):
             part("filtered").read_options(wrong)
-        assert "give --vectors and --corpus, or --fanns" in capsys.readouterr().err
+        assert "give --vectors and --corpus, or --made-up, or --fanns" in capsys.readouterr().err
 
 
 class TestTables:

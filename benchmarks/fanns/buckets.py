@@ -11,9 +11,11 @@ import numpy as np
 from benchmarks import engine
 from benchmarks.fanns import tables
 from benchmarks.fanns.cases import UNFILTERED, Bucket, Problem, make_problem
+from benchmarks.fanns.made_up import made_up
 from benchmarks.fanns.rounds import Measured, System, ask_once, take_rounds, time_filters
 from benchmarks.fanns.running import close_accounts, opened
 from benchmarks.peers.filtered_where import read_lines
+from numpy.typing import NDArray
 
 UNFILTERED_QUERIES = 200
 
@@ -64,10 +66,7 @@ def run(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def read_problem(options: argparse.Namespace) -> Problem:
     """Read vectors and attributes, hold queries out, and make filters; write the base rows' attributes."""
-    vectors = np.load(options.vectors).astype(np.float16, copy=False)
-    records = [{name: found.get(name) for name in options.fields} for found in read_lines(options.corpus)]
-    if len(records) != len(vectors):
-        raise SystemExit(f"{options.corpus} has {len(records):,} records, expected {len(vectors):,}.")
+    vectors, records = read_rows(options)
     order = np.random.default_rng(options.seed).permutation(len(vectors))
     if options.hold_out >= len(order) or options.hold_out < 1:
         raise SystemExit(f"--hold-out is {options.hold_out:,}, expected 1 to {len(order) - 1:,}.")
@@ -83,6 +82,17 @@ def read_problem(options: argparse.Namespace) -> Problem:
         unfiltered=UNFILTERED_QUERIES,
         seed=options.seed,
     )
+
+
+def read_rows(options: argparse.Namespace) -> tuple[NDArray[np.float16], list[dict[str, Any]]]:
+    """Return all vectors, and as many records of attributes: those given, or made up."""
+    if options.made_up:
+        return made_up(options.made_up, options.dimension, options.seed)
+    vectors = np.load(options.vectors).astype(np.float16, copy=False)
+    records = [{name: found.get(name) for name in options.fields} for found in read_lines(options.corpus)]
+    if len(records) != len(vectors):
+        raise SystemExit(f"{options.corpus} has {len(records):,} records, expected {len(vectors):,}.")
+    return vectors, records
 
 
 def write_attributes(records: Sequence[dict[str, Any]], path: Path) -> None:
