@@ -307,4 +307,8 @@ def _summarise(result: "BuildResult") -> None:
     ):
         if count:
             say("; ".join(filter(None, (counted(count, one, many), more))), fg="yellow")
-    say(f'next: {command} search {store} "your question"')
+    if result.takes_text:
+        say(f'next: {command} search {store} "your question"')
+    else:
+        say("no encoder is named, so queries come as vectors, from Python or over HTTP", fg="yellow")
+        say(f"next: {command} serve {store}")

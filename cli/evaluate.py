@@ -13,7 +13,14 @@ import typer
 from compactds.cli.command import Json
 from compactds.cli.output import say, say_json
 from compactds.cli.progress import progress
-from compactds.cli.stores import KEY_VARIABLE, check_search, load_encoders, open_store, where_condition
+from compactds.cli.stores import (
+    KEY_VARIABLE,
+    check_recall,
+    check_search,
+    load_encoders,
+    open_store,
+    where_condition,
+)
 
 if TYPE_CHECKING:
     from compactds.clients.evaluation import Evaluation, Options, Task
@@ -51,7 +58,10 @@ def evaluate(
         typer.Option(help="Which passages may be returned: an SQL condition, or JSON if it starts with '{'."),
     ] = None,
     recall: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="The recall to search with; 1 is exact search.")
+        float | None,
+        typer.Option(
+            callback=check_recall, help="The recall to search with, above 0 up to 1; 1 is exact search."
+        ),
     ] = None,
     decontaminate: Annotated[
         bool, typer.Option("--decontaminate", help="Leave out passages that overlap with a task's questions.")

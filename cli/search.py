@@ -10,7 +10,14 @@ import typer
 
 from compactds.cli.command import Json
 from compactds.cli.output import clean, say, say_json, warn
-from compactds.cli.stores import KEY_VARIABLE, check_search, load_encoders, open_store, where_condition
+from compactds.cli.stores import (
+    KEY_VARIABLE,
+    check_recall,
+    check_search,
+    load_encoders,
+    open_store,
+    where_condition,
+)
 
 _SNIPPET_CHARACTERS = 400
 _WIDTH = 100
@@ -35,7 +42,8 @@ def search(
         int | None, typer.Option(min=1, help="How many rows the index hands to the exact stage.")
     ] = None,
     recall: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="The recall to aim at; 1 is exact search.")
+        float | None,
+        typer.Option(callback=check_recall, help="The recall to aim at, above 0 up to 1; 1 is exact search."),
     ] = None,
     exclude_overlap: Annotated[
         Path | None,

@@ -21,6 +21,13 @@ def check_folder(path: Path | None) -> Path | None:
     return path
 
 
+def check_recall(recall: float | None) -> float | None:
+    """Refuse a recall that no search can aim at, before a store is opened."""
+    if recall is not None and not 0 < recall <= 1:
+        raise typer.BadParameter(f"recall is {recall:g}, expected a number above 0 and up to 1")
+    return recall
+
+
 StoreFolder = Annotated[
     Path, typer.Argument(metavar="STORE", help="The folder of a store.", callback=check_folder)
 ]

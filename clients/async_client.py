@@ -106,8 +106,8 @@ class AsyncClient:
         Give `query` (text, or a list of texts) or `vectors` (one vector or several: lists or arrays).
         `where` is a dict, an SQL condition, or an object with a `to_json()` method; a list of these gives
         each query of a batch its own. `candidates` is how
-        many rows are scored exactly; `recall` asks for an expected recall@k instead, and 1.0 searches
-        exhaustively. `mode` is how to search; 'dense', which compares vectors, is the one there is.
+        many rows are scored exactly; `recall`, above 0 up to 1, asks for an expected recall@k instead, and
+        1.0 searches exhaustively. `mode` is how to search; 'dense', which compares vectors, is the only one.
         `exclude_overlap_with` holds the texts of evaluation questions that no passage returned may overlap
         with; True stands for each query's own text.
         """

@@ -85,8 +85,9 @@ def open_vectors(path: Path) -> NDArray[np.floating]:
     try:
         vectors: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        why = str(error).rstrip(".")  # some of numpy's sentences end, others do not
         raise VectorError(
-            f"cannot read vectors from {path}: {error}.", value=str(path), remedy="Give a .npy file."
+            f"cannot read vectors from {path}: {why}.", value=str(path), remedy="Give a .npy file."
         ) from error
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise VectorError(

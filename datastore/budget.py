@@ -34,11 +34,11 @@ FILLING_FACTOR = 1.4
 FOUND_BYTES = 40
 """What calibration holds for every candidate of every query: ten matches, twice, and scores and rows."""
 
-FLOPS_PER_SECOND = 3e10
+FLOPS_PER_SECOND = 8e10
 KMEANS_ROUNDS = 10
 EIGENVECTOR_FLOPS = 25.0
 """How many operations it takes to find the axes of n dimensions, divided by n cubed."""
-CALIBRATING_S = 15.0
+CALIBRATING_S = 5.0
 GRAPH_S_PER_NUMBER = 1.5e-6
 
 

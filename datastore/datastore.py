@@ -32,6 +32,7 @@ from compactds.datastore.queries import (
     check_mode,
     check_queries,
     check_vectors,
+    check_where_list,
     find_truncated,
 )
 from compactds.datastore.ranking import Answer, allowed_rows, count_rows, fill, rank
@@ -165,9 +166,9 @@ class Datastore:
 
         Give `query` (text, or a list of texts) or `vectors` (shape (d,) or (n, d), from the store's
         encoder). `where` limits which passages may be returned, and min(k, matching) always are; a list
-        of expressions gives each query its own.
-        `candidates` is how many rows are scored exactly; `recall` asks for an expected recall@k
-        instead, and 1.0 searches exhaustively. `mode` is "dense", the only one there is.
+        of expressions gives each query of a batch its own, and has one or None for each.
+        `candidates` is how many rows are scored exactly; `recall`, above 0 up to 1, asks for an expected
+        recall@k instead, and 1.0 searches exhaustively. `mode` is "dense", the only one there is.
         `exclude_overlap_with` holds the texts of evaluation questions: no passage returned shares 13 words in
         a row with one, or a whole shorter one, and others take their places, as long as k clean ones are
         among the best 10,000. True stands for each query's own text.
@@ -181,6 +182,7 @@ class Datastore:
         clock = Clock(timings)
         judges = make_judges(exclude_overlap_with, query)
         queries = self._query_vectors(query, vectors)
+        check_where_list(where, len(queries.proposing), single=queries.single)
         clock.lap("encode")
         found = self._find(queries, effort, expressions, judges, clock)
         results = [
@@ -233,6 +235,7 @@ class Datastore:
         asked = check_effort(k, candidates, recall, effort, plan)
         expressions = self._expressions(where)
         queries = self._query_vectors(None, vectors)
+        check_where_list(where, len(queries.proposing), single=queries.single)
         answers = self._rank(queries, asked, expressions, Clock({}))
         if len(answers) == 1 and len(answers[0].ranking.rows) == asked.k:
             ranking = answers[0].ranking
@@ -398,7 +401,6 @@ class Datastore:
     def _rank(
         self, queries: Queries, effort: Effort, expressions: Sequence[Expression | None], clock: Clock
     ) -> list[Answer]:
-        _check_expressions(expressions, len(queries.proposing))
         if not len(queries.proposing):
             return []
         return rank(self._open_segments, self._offsets, queries, effort, expressions, clock)
@@ -413,7 +415,6 @@ class Datastore:
     ) -> list[Found]:
         """Return what every query finds, without what its judge finds to overlap if there are judges."""
         count = len(queries.proposing)
-        _check_expressions(expressions, count)
 
         def rank_at(places: Sequence[int], asked: Effort) -> list[Answer]:
             theirs = [expressions[place] for place in places] if len(expressions) > 1 else expressions
@@ -453,15 +454,6 @@ class Datastore:
                     encoder = load_spec(spec, store_root=self.path)
                     self._encoders[spec.fingerprint] = encoder
         return encoder
-
-
-def _check_expressions(expressions: Sequence[Expression | None], count: int) -> None:
-    if len(expressions) not in (1, count):
-        raise SearchError(
-            f"where is a list of {len(expressions)} expressions for {count} queries.",
-            value=len(expressions),
-            remedy="Give one expression for all queries, or one for each.",
-        )
 
 
 def _check_encoder(spec: EncoderSpec, manifest: Manifest) -> None:

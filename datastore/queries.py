@@ -135,6 +135,22 @@ def check_queries(query: Any) -> tuple[list[str], bool]:
     )
 
 
+def check_where_list(where: Any, queries: int, *, single: bool) -> None:
+    """Raise SearchError for a list of where expressions that does not go with the queries, one for each.
+
+    One expression that is in no list goes for all; `single` tells that there is one query and no batch.
+    """
+    if not isinstance(where, list | tuple) or (len(where) == queries and not single):
+        return
+    needed = "a batch of queries" if single else f"{queries:,} of them, one for each query"
+    given = f"{len(where):,} expression{'' if len(where) == 1 else 's'}"
+    raise SearchError(
+        f"where is a list of {given}, which needs {needed}.",
+        value=len(where),
+        remedy="Give one expression for all queries, or a list with one for each query of a batch.",
+    )
+
+
 def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     """Return query vectors of shape (n, d) as float32, and whether a single one, (d,), was given.
 

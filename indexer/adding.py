@@ -25,20 +25,21 @@ from compactds.indexer.adding_recipe import recipe_for_adding
 from compactds.indexer.assembling import Assembly
 from compactds.indexer.attribute_types import Kind, resolve
 from compactds.indexer.attributes import MAX_FIELDS, with_article
-from compactds.indexer.build import BuildRun, Outcome, portable
+from compactds.indexer.build import BuildRun, Outcome
 from compactds.indexer.damage import check_undamaged
 from compactds.indexer.deleting import held_rows, with_deleted
 from compactds.indexer.disk import disk_errors
 from compactds.indexer.dropped import DROPS_SCHEMA
 from compactds.indexer.embedding_cache import CacheOptions
-from compactds.indexer.encoding import GivenVectors
 from compactds.indexer.errors import AttributeTypeError, BuildError, HeldIdError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import kept_shard
+from compactds.indexer.given_vectors import GivenVectors
 from compactds.indexer.growth import ADDITIONS
 from compactds.indexer.ledger import DUPLICATES
 from compactds.indexer.pipeline import Documents, held_list
 from compactds.indexer.progress import LoggedProgress, Progress
+from compactds.indexer.recipe_files import portable
 from compactds.indexer.repredicting import with_memory_of
 from compactds.indexer.workspace import WORK_FOLDER, Workspace, build_key, locked, read_table, settled
 
@@ -348,7 +349,7 @@ def _other_type(name: str, expected: FieldType, found: str) -> AttributeTypeErro
         f"attribute {name!r} is {expected.value} in the store, but {found}.",
         value=name,
         remedy=f"Correct the values, or rename the attribute. If they can be read as {expected.value}, "
-        f"say so: --attribute {name}={expected.value}.",
+        f"say so: --attribute {name}={expected.value}; --skip-invalid leaves out those that cannot, then.",
     )
 
 

@@ -10,7 +10,7 @@ from compactds.datastore.attributes import arrow_schema
 from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.attribute_types import Kind, convert, kind_of, resolve, shown
 from compactds.indexer.documents import Document
-from compactds.indexer.errors import AttributeTypeError
+from compactds.indexer.errors import AttributeNameError, AttributeTypeError
 
 RESERVED_NAMES = frozenset({"document_id", "title", "source", "id", "text"})
 MAX_NAME_CHARACTERS = 128
@@ -35,7 +35,7 @@ class AttributeInference:
         """Take note of a document's attributes.
 
         Raise AttributeTypeError for a value that fits no type with those before it, or not the type it
-        was given; for a reserved, empty or overlong name; and for one field too many.
+        was given; AttributeNameError for a reserved, empty or overlong name, and for one field too many.
         """
         for name, value in document.attributes.items():
             seen = self._seen.get(name)
@@ -50,11 +50,39 @@ class AttributeInference:
                 kind = kind_of(value, document.attributes_are_text)
                 self._add(name, kind, document.origin, shown(value), value)
 
+    def misfit(self, document: Document) -> str:
+        """Take note of a document's attributes if they fit; else say why not, and take note of none.
+
+        Raise AttributeNameError as `observe` does.
+        """
+        before = {name: dict(self._seen[name]) for name in document.attributes if name in self._seen}
+        try:
+            self.observe(document)
+        except AttributeNameError:
+            raise
+        except AttributeTypeError as error:
+            for name in document.attributes:
+                self._seen.pop(name, None)
+            self._seen |= before
+            return error.message.removeprefix(f"{document.origin}: ").removesuffix(".")
+        return ""
+
+    def copy(self) -> "AttributeInference":
+        """Return an inference that has seen the same, and goes on by itself."""
+        copied = AttributeInference(self._overrides)
+        copied._seen = {name: dict(kinds) for name, kinds in self._seen.items()}
+        return copied
+
     def merge(self, data: Mapping[str, Any]) -> None:
         """Take note of what another inference, over documents that follow, returned from `to_json`.
 
-        Raise AttributeTypeError as `observe` does.
+        Raise AttributeTypeError as `observe` does, and take note of nothing then.
         """
+        merged = self.copy()
+        merged._merge(data)
+        self._seen = merged._seen
+
+    def _merge(self, data: Mapping[str, Any]) -> None:
         for name, kinds in data.items():
             if name not in self._seen:
                 self._check_name(name, next((origin for origin, _ in kinds.values()), name))
@@ -117,7 +145,8 @@ class AttributeInference:
             raise AttributeTypeError(
                 f"{origin}: attribute {name!r} is to be {kind.value}, but {error}.",
                 value=value,
-                remedy=f'Correct the value, or give the field another type, such as "{name}" = "string".',
+                remedy=f'Correct the value, or give the field another type, such as "{name}" = "string". '
+                "--skip-invalid leaves out what does not fit.",
             ) from None
 
     def _check_name(self, name: str, origin: str) -> None:
@@ -133,7 +162,7 @@ class AttributeInference:
         elif len(self._seen) >= MAX_FIELDS:
             reason = f"attribute {name!r} is one more than the {MAX_FIELDS} a store can have"
         if reason:
-            raise AttributeTypeError(
+            raise AttributeNameError(
                 f"{origin}: {reason}.",
                 value=name,
                 remedy="Rename it in the data, or name the attributes to keep in the source's `attributes`.",
@@ -193,5 +222,5 @@ def with_article(kind: Kind) -> str:
 def _override_remedy(name: str) -> str:
     return (
         f'Make the values alike, or give the field a type: `{name} = "string"` under [attributes] '
-        f"in the recipe, or --attribute {name}=string."
+        f"in the recipe, or --attribute {name}=string. --skip-invalid leaves out what does not fit."
     )

@@ -24,10 +24,11 @@ from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundl
 from compactds.indexer.disk import disk_errors, remove_leftovers
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
-from compactds.indexer.encoding import EncodingCount, GivenVectors, Spread, encode_shards, take_given_vectors
+from compactds.indexer.encoding import EncodingCount, Spread, encode_shards
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import CONTAMINATED_FILE
+from compactds.indexer.given_vectors import GivenVectors, take_given_vectors
 from compactds.indexer.growth import check_not_grown
 from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
@@ -41,11 +42,19 @@ from compactds.indexer.pipeline import (
 )
 from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE, plan_reading
+from compactds.indexer.recipe_files import file_names, named_files, portable
 from compactds.indexer.removals import REMOVED_FILE, gather_removed, join_files, removed_files
 from compactds.indexer.revisions import Revision, pinned, unchanging
 from compactds.indexer.sources import content_hint, list_input_files
 from compactds.indexer.spread_encoding import spread_encoding
-from compactds.indexer.workspace import ENCODERS_FOLDER, WORK_FOLDER, Workspace, build_key, locked
+from compactds.indexer.workspace import (
+    ENCODERS_FOLDER,
+    SIFTING_FOLDER,
+    WORK_FOLDER,
+    Workspace,
+    build_key,
+    locked,
+)
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
 """What of a recipe decides which documents there are, before they are split."""
@@ -72,7 +81,8 @@ class BuildResult:
     nothing was done. `removed` counts documents that filters left out, `duplicates` and `contaminated` among
     them. `truncated` counts passages an encoder could not read whole, `cached` vectors that came from the
     embedding cache. `duplicate_passages` counts those left out for repeating another. `seconds` include
-    `loading_s`, what it took to load encoders. `replaced` is the store that was there before.
+    `loading_s`, what it took to load encoders. `replaced` is the store that was there before. `takes_text`
+    tells whether the store can be asked with text: one of ready-made vectors without an encoder cannot.
     """
 
     path: Path
@@ -93,6 +103,7 @@ class BuildResult:
     cached: int = 0
     duplicate_passages: int = 0
     replaced: ReplacedStore | None = None
+    takes_text: bool = True
 
 
 def build(
@@ -201,7 +212,8 @@ class BuildRun:
         for found in self._revisions:
             self._progress.note(f"hf:{found.dataset} is read at commit {found.commit}.")
         pipeline = Pipeline(workspace, self._recipe, self._sources, steps, self._executor, self._progress)
-        documents = pipeline.documents(list(plan_reading(self._sources, self._files)))
+        tasks = list(plan_reading(self._sources, self._files))
+        documents = pipeline.documents(tasks, self._recipe.vectors)
         for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
             near = get_close_matches(name, documents.inference.names(), n=1, cutoff=0.6)
             meant = f" Did you mean {near[0]!r}?" if near else ""
@@ -259,7 +271,7 @@ class BuildRun:
             record,
             name=self._recipe.name,
             software=f"compactds {installed_version('compactds')}",
-            recipe={"key": key, "resolved": portable(self._recipe), "files": _file_names(self._recipe)},
+            recipe={"key": key, "resolved": portable(self._recipe), "files": file_names(self._recipe)},
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
         published = publish(self._out, workspace.segment, manifest, replaces=existing)
@@ -274,15 +286,16 @@ class BuildRun:
             for file in files
         ]
         recipe = self._recipe.model_dump(mode="json")
-        named = _named_files([recipe["filters"], recipe["decontamination"]])
         facts = {
-            "named": [_status(path) for path in named],
+            "named": [_status(path) for path in named_files(self._recipe)],
             "recipe": {name: recipe[name] for name in DOCUMENT_KEYS},
             "has_vectors": self._recipe.has_vectors,
             "inputs": inputs,
             "software": installed_version("compactds"),
         }
         vectors = [] if self._recipe.vectors is None else [_vectors_status(self._recipe.vectors)]
+        if vectors and self._recipe.skip_invalid:
+            facts["judged"] = vectors  # which of them are unusable decides which documents there are
         return build_key({**facts, "recipe": recipe, "vectors": vectors}), build_key(facts)
 
     def _is_current(self, existing: Manifest, key: str) -> bool:
@@ -426,7 +439,12 @@ class BuildRun:
         """Put lists of what was rejected and removed into the segment's folder; return their names."""
         made = {
             REJECTS_FILE: join_files(
-                sorted((workspace.root / "reading").glob("*.rejects.jsonl")), folder / REJECTS_FILE
+                [
+                    path
+                    for name in ("reading", SIFTING_FOLDER)
+                    for path in sorted((workspace.root / name).glob("*.rejects.jsonl"))
+                ],
+                folder / REJECTS_FILE,
             ),
             REMOVED_FILE: gather_removed(removed_files(workspace), folder / REMOVED_FILE),
             CONTAMINATED_FILE: join_files(
@@ -472,20 +490,12 @@ def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
         cached=account.get("cached", 0),
         duplicate_passages=outcome.total("duplicate_passages"),
         replaced=None if outcome.replaced is None else _replaced(outcome.replaced),
+        takes_text=manifest.encoder.kind != "vectors",
     )
 
 
 def _replaced(manifest: Manifest) -> ReplacedStore:
     return ReplacedStore(manifest.name, manifest.documents, manifest.passages)
-
-
-def _named_files(tables: Any) -> list[Path]:
-    """Return the files that filters read, by the absolute paths among their options."""
-    found: list[Path] = []
-    for path in _absolute_paths(tables):
-        if path.exists():
-            found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return found
 
 
 def _status(path: Path) -> list[Any]:
@@ -502,36 +512,6 @@ def _vectors_status(path: Path) -> list[Any]:
             value=str(path),
             remedy="Give the path of a .npy file.",
         ) from error
-
-
-def portable(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as the manifest keeps it: files by their names, since a store may travel."""
-    resolved = recipe.model_dump(mode="json", exclude_defaults=True)
-    for name in resolved.keys() & {"sources", "filters", "decontamination", "vectors"}:
-        resolved[name] = _without_folders(resolved[name])
-    return resolved
-
-
-def _file_names(recipe: Recipe) -> list[str]:
-    """Return the names of the files that the recipe's filters read, which it is kept without folders of."""
-    tables = recipe.model_dump(mode="json", include={"filters", "decontamination"})
-    return sorted({path.name for path in _absolute_paths(tables)})
-
-
-def _absolute_paths(value: Any) -> list[Path]:
-    if isinstance(value, dict):
-        return _absolute_paths(list(value.values()))
-    if isinstance(value, list):
-        return [path for item in value for path in _absolute_paths(item)]
-    return [Path(value)] if isinstance(value, str) and value.startswith("/") else []
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _existing(out: Path) -> Manifest | None:

@@ -1,16 +1,13 @@
 """The second stage of a build: one vector for every passage, shard by shard."""
 
 import json
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compactds.configs.sizes import counted
 from compactds.datastore.encoders.base import Encoder, Steady, Vectors
 from compactds.datastore.vectors import EXACT_DTYPES
 from compactds.indexer.embedding_cache import CacheOptions, EmbeddingCache, text_keys
@@ -21,12 +18,6 @@ from compactds.indexer.workspace import Workspace, settled
 
 ENCODE_AT_ONCE = 512
 """Passages handed to an encoder together; progress is told after each hand-over."""
-
-UNIT_TOLERANCE = 2e-3
-LOST_SHARE = 0.01
-"""How much of a vector's length its stored form may be off; rounding to float16 takes 0.0005."""
-
-BAD_VECTORS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,104 +173,3 @@ def _tell(cached: int, dropped_bytes: int, progress: Progress) -> None:
         progress.note(
             f"The embedding cache is full: {dropped_bytes:,} bytes, used longest ago, were dropped."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class GivenVectors:
-    """Hold what ready-made vectors turned out to be."""
-
-    dimension: int
-    normalized: bool
-
-
-def take_given_vectors(
-    workspace: Workspace, shards: int, records: int, path: Path | None, dtype: str, progress: Progress
-) -> GivenVectors:
-    """Put ready-made vectors beside the shards of their passages, as they are.
-
-    They come from `path`, an .npy file of shape (records, dimension), or from the source itself.
-    Raises BuildError for another shape, for vectors that are zero or not finite, and for ones that `dtype`
-    cannot hold; both are counted.
-    """
-    rows = None if path is None else _open_npy(path, records)
-    bad: list[int] = []
-    lost: list[int] = []
-    dimension, normalized = 0, True
-    for number in range(shards):
-        ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
-        given = workspace.read_vectors(number, "given") if rows is None else rows[ordinals].astype(np.float32)
-        if dimension and given.shape[1] != dimension:
-            raise BuildError(
-                f"vectors of {dimension} and of {given.shape[1]} dimensions.",
-                value=given.shape[1],
-                remedy="All vectors of a store need one dimension.",
-            )
-        dimension = given.shape[1]
-        lengths = np.linalg.norm(given.astype(np.float64), axis=1)
-        bad += ordinals[~np.isfinite(lengths) | (lengths == 0)].tolist()
-        normalized &= bool(np.all(np.abs(lengths - 1) < UNIT_TOLERANCE))
-        lost += ordinals[_lost(given, lengths, dtype)].tolist()
-        if bad or lost:
-            continue
-        workspace.write_vectors(number, "exact", given, EXACT_DTYPES[dtype])
-        if rows is not None:
-            _let_go(rows)
-        progress.advance(len(given))
-    if bad:
-        raise BuildError(
-            f"{counted(len(bad), 'vector is', 'vectors are')} zero or not finite: {_records(bad)}.",
-            value=len(bad),
-            remedy="Leave these records and vectors out.",
-        )
-    if lost:
-        raise BuildError(
-            f"{len(lost)} vectors hold numbers beyond {dtype}, too large or too small: {_records(lost)}.",
-            value=len(lost),
-            remedy="Set dtype = 'float32' in the recipe's [exact] table, or scale all vectors.",
-        )
-    return GivenVectors(dimension, normalized)
-
-
-def _let_go(mapped: Vectors) -> None:
-    """Have the pages of a mapped file that were read no longer be part of the process."""
-    base: object = mapped.base
-    if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
-
-
-def _open_npy(path: Path, records: int) -> Vectors:
-    try:
-        rows: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BuildError(
-            f"cannot read vectors from {path}: {error}.", value=str(path), remedy="Give a .npy file."
-        ) from error
-    if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
-        raise BuildError(
-            f"{path} holds {rows.dtype} of shape {rows.shape}, expected floats of shape "
-            "(records, dimension).",
-            value=str(rows.shape),
-            remedy="Save a two-dimensional array of float16 or float32.",
-        )
-    if len(rows) != records:
-        raise BuildError(
-            f"{path} holds {len(rows):,} vectors, the sources {records:,} records.",
-            value=len(rows),
-            remedy="Row i of the vectors belongs to record i; give exactly one for each.",
-        )
-    return rows
-
-
-def _lost(vectors: Vectors, lengths: NDArray[np.float64], dtype: str) -> NDArray[np.bool_]:
-    """Tell which finite vectors other than zero differ from what `dtype` holds by more than LOST_SHARE."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = vectors.astype(EXACT_DTYPES[dtype]).astype(np.float64)
-        errors = np.linalg.norm(stored - vectors, axis=1)
-        lost: NDArray[np.bool_] = np.isfinite(lengths) & ~(errors <= LOST_SHARE * lengths)
-    return lost
-
-
-def _records(ordinals: Sequence[int]) -> str:
-    shown = ", ".join(str(place + 1) for place in ordinals[:BAD_VECTORS_SHOWN])
-    more = len(ordinals) - BAD_VECTORS_SHOWN
-    return f"of record {shown} and {more} more" if more > 0 else f"of record {shown}"

@@ -61,6 +61,10 @@ class AttributeTypeError(BuildError):
     code = "attribute_type"
 
 
+class AttributeNameError(AttributeTypeError):
+    """Report an attribute whose name a store cannot have."""
+
+
 class EmptyCorpusError(BuildError):
     """Report a corpus with no documents left to index."""
 

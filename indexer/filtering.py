@@ -26,6 +26,7 @@ from compactds.filters.schema import FieldType
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.document_shards import DocumentRows, read_shard_documents
 from compactds.indexer.documents import Document, spaced_words
+from compactds.indexer.errors import AttributeNameError, AttributeTypeError
 from compactds.indexer.execution import Report
 from compactds.indexer.ledger import DECONTAMINATION, NOTHING_LEFT
 from compactds.indexer.reading import raw_shard
@@ -50,13 +51,17 @@ class FilterStep:
 
 @dataclass(frozen=True, slots=True)
 class FilterContext:
-    """Say where the build works, what its sources and filters are, and which types attributes are given."""
+    """Say where the build works, what its sources and filters are, and which types attributes are given.
+
+    With `lenient`, an attribute of a wrong type stops nothing: that a shard has one is told.
+    """
 
     root: Path
     sources: tuple[SourceOptions, ...]
     steps: tuple[FilterStep, ...]
     overrides: Mapping[str, FieldType]
     sizes: ShardSizes
+    lenient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
     rows, edits = DocumentRows(context.sizes), _Edits()
     asks = any(isinstance(step.filter, Where) for step in filters)
     names: set[str] = set()
+    mixed = False
     documents = words = characters = 0
     for document, ordinal, count in read_shard_documents(raw_shard(workspace, task.reader, task.shard)):
         if asks and len(names) < _NAMES_KEPT:
@@ -90,7 +96,7 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
         if drop is not None:
             removals.add(document, count, drop)
         else:
-            inference.observe(edited)
+            mixed = mixed or not _fits(edited, inference, lenient=context.lenient)
             if edited is not document:
                 count = spaced_words(edited.text)
             rows.add(edited, task.first_record + ordinal, count)
@@ -110,8 +116,25 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
         "edits": edits.counts(),
         "contaminated": edits.contaminated,
         "attributes": inference.to_json(),
+        "mixed": mixed,
         "names": sorted(names),
     }
+
+
+def _fits(document: Document, inference: AttributeInference, *, lenient: bool) -> bool:
+    """Take note of a document's attributes, and return whether they go with those before.
+
+    Raise AttributeTypeError if they do not, unless `lenient`; then what was noted is of no use.
+    """
+    try:
+        inference.observe(document)
+    except AttributeNameError:
+        raise
+    except AttributeTypeError:
+        if not lenient:
+            raise
+        return False
+    return True
 
 
 def unknown_attributes(steps: tuple[FilterStep, ...], results: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -62,6 +62,14 @@ class Ledger:
         line.words += result["words"]
         line.rejected += result["rejected"]
 
+    def reject(self, result: Mapping[str, Any]) -> None:
+        """Take the documents of a task that turned out not to be usable after they were read."""
+        line = self.sources[result["source"]]
+        rejected = result.get("rejected", 0)
+        line.documents -= rejected
+        line.words -= result.get("rejected_words", 0)
+        line.rejected += rejected
+
     def remove(self, result: Mapping[str, Any]) -> None:
         """Take what a task removed and edited."""
         line = self.sources[result["source"]]

@@ -33,6 +33,7 @@ from compactds.indexer.passages import Measure, PassageOptions
 from compactds.indexer.progress import Progress
 from compactds.indexer.reading import ReadContext, ReadTask, raw_shard, read_task
 from compactds.indexer.repeated_passages import drop_repeated_passages, shard_without
+from compactds.indexer.sifting import Sieve
 from compactds.indexer.sources import Notices, SourceOptions
 from compactds.indexer.stages import run_stage
 from compactds.indexer.workspace import ShardSizes, Workspace, settled
@@ -98,16 +99,17 @@ class Pipeline:
         self._progress = progress
         self._overrides = {name: FieldType(kind) for name, kind in recipe.attributes.items()}
 
-    def documents(self, tasks: Sequence[ReadTask]) -> Documents:
+    def documents(self, tasks: Sequence[ReadTask], vectors: Path | None = None) -> Documents:
         """Read and filter documents, and find those that repeat others.
 
-        Raises EmptyCorpusError if none is left, saying which filter removed them.
+        If the recipe skips what is invalid, documents are left out whose row of the file `vectors` is zero or
+        not finite. Raises EmptyCorpusError if none is left, saying which filter removed them.
         """
         documents = Documents(AttributeInference(self._overrides))
         with self.ledger.timed("read"):
             shards = self._read(tasks, documents)
         with self.ledger.timed("filter"):
-            self._filter(shards, documents)
+            self._filter(shards, documents, vectors)
         if not any(count for _, count, _ in documents.kept):
             raise self._empty()
         with self.ledger.timed("deduplicate"):
@@ -148,17 +150,28 @@ class Pipeline:
             self._progress.note(sentence)
         return shards
 
-    def _filter(self, shards: Sequence[FilterTask], documents: Documents) -> None:
+    def _filter(self, shards: Sequence[FilterTask], documents: Documents, vectors: Path | None) -> None:
         total = sum(line.documents for line in self.ledger.sources)
         self._progress.stage("filtering", total)
-        context = FilterContext(self._workspace.root, self._sources, self._steps, self._overrides, SHARDS)
+        lenient = self._recipe.skip_invalid
+        sieve = Sieve(self._workspace, self._overrides, SHARDS)
+        if lenient and vectors is not None:
+            sieve.take_vectors(vectors, documents.records)
+        context = FilterContext(
+            self._workspace.root, self._sources, self._steps, self._overrides, SHARDS, lenient
+        )
         folder = self._workspace.root / "filtering"
         results = run_stage(folder, self._executor, filter_task, context, shards, self._progress.advance)
         judged = []
-        for task, result in zip(shards, results, strict=True):
+        for task, filtered in zip(shards, results, strict=True):
             raw_shard(self._workspace, task.reader, task.shard).unlink(missing_ok=True)
+            if lenient:
+                result = sieve.sift(task.number, filtered, documents.inference)
+                self.ledger.reject(result)
+            else:
+                result = filtered
+                documents.inference.merge(result["attributes"])
             self.ledger.remove(result)
-            documents.inference.merge(result["attributes"])
             documents.kept.append((result["source"], result["documents"], result["characters"]))
             judged.append(result)
         for sentence in unknown_attributes(self._steps, judged):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from compactds.datastore.expectation import SAMPLE_ROWS
 from compactds.datastore.lookup import ENTRY
 from compactds.datastore.memory import held_bytes
 from compactds.datastore.vectors import EXACT_DTYPES
+from compactds.filters.errors import CompactdsError
 from compactds.indexer.counting import RecordCount
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.errors import EmptyCorpusError
@@ -26,9 +28,10 @@ from compactds.indexer.execution import LocalExecutor
 from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.pipeline import Pipeline, filter_steps, source_options
-from compactds.indexer.progress import LoggedProgress, Progress
+from compactds.indexer.progress import LoggedProgress, Progress, SilentProgress
+from compactds.indexer.reading import ReadTask
 from compactds.indexer.sampling import choose_sample, estimate_records, find_stops
-from compactds.indexer.sources import list_input_files
+from compactds.indexer.sources import SourceOptions, list_input_files
 from compactds.indexer.workspace import Workspace
 
 SAMPLED_DOCUMENTS = 500
@@ -137,6 +140,7 @@ def sample_corpus(
         executor = LocalExecutor()
         pipeline = Pipeline(workspace, recipe, samplers, filter_steps(recipe), executor, shown)
         chosen = choose_sample(samplers, files, -(-sample // len(sources)))
+        _warm_up(recipe, samplers, chosen.tasks)
         try:
             documents = pipeline.documents(chosen.tasks)
         except EmptyCorpusError:
@@ -193,6 +197,16 @@ def passage_options(recipe: Recipe) -> PassageOptions:
         split=passages.split and not recipe.has_vectors,
         embed_title=passages.embed_title,
     )
+
+
+def _warm_up(recipe: Recipe, sources: Sequence[SourceOptions], tasks: Sequence[ReadTask]) -> None:
+    """Read and filter a record of each source: what is loaded for the first is no time that records take."""
+    firsts = {task.source: replace(task, limit=1) for task in reversed(tasks) if task.files is not None}
+    with TemporaryDirectory(prefix="compactds-") as folder, suppress(CompactdsError):  # the sample tells
+        workspace, _ = Workspace.open(Path(folder), "plan", "plan")
+        steps = filter_steps(recipe)
+        pipeline = Pipeline(workspace, recipe, sources, steps, LocalExecutor(), SilentProgress())
+        pipeline.documents(list(firsts.values()))
 
 
 def _passages(counts: Sequence[RecordCount], ledger: Ledger) -> int:

@@ -35,3 +35,16 @@ class LoggedProgress:
     def note(self, message: str) -> None:
         """Log a note."""
         logger.info("%s", message)
+
+
+class SilentProgress:
+    """Tell nobody, of work that is not what was asked for."""
+
+    def stage(self, name: str, total: int | None) -> None:
+        """Ignore the beginning of a stage."""
+
+    def advance(self, amount: int) -> None:
+        """Ignore the amount."""
+
+    def note(self, message: str) -> None:
+        """Ignore a note."""

@@ -28,10 +28,11 @@ WORK_FOLDER = ".build"
 LOCK_FILE = ".build.lock"
 KEY_FILE = "key.json"
 ENCODERS_FOLDER = "encoders"
+SIFTING_FOLDER = "sifting"
 
 # What depends on nothing but the sources and what may enter: kept when only later settings change.
 _DOCUMENT_STAGES = frozenset(
-    {"commits.json", "reading", "documents", "filtering", "kept", "removed", "deduplicating"}
+    {"commits.json", "reading", "documents", "filtering", SIFTING_FOLDER, "kept", "removed", "deduplicating"}
 )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from compactds.datastore.errors import SearchError
+from compactds.datastore.queries import check_where_list
 from compactds.datastore.records import Hits
 from compactds.server.bodies import SearchBody
 from compactds.server.engine import SearchEngine
@@ -96,18 +98,12 @@ def check_texts(settings: ServerSettings, query: str | Sequence[str]) -> None:
 
 def check_wheres(body: SearchBody, queries: Sequence[Any] | None) -> None:
     """Refuse a list of where expressions that does not go with the queries, one for each."""
-    if not isinstance(body.where, list):
-        return
-    expected = "a batch of queries" if queries is None else f"{len(queries):,} of them, one for each query"
-    if queries is None or len(body.where) != len(queries):
+    try:
+        check_where_list(body.where, 1 if queries is None else len(queries), single=queries is None)
+    except SearchError as error:
         raise ProblemError(
-            422,
-            "invalid_request",
-            f"where is a list of {len(body.where):,} expressions, which needs {expected}.",
-            remedy="Give one expression for all queries, or one or null for each query of a batch.",
-            value=len(body.where),
-            field="where",
-        )
+            422, "invalid_request", error.message, remedy=error.remedy, value=error.value, field="where"
+        ) from None
 
 
 def check_lengths(vectors: Sequence[Sequence[float]]) -> None:

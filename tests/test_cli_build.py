@@ -163,6 +163,17 @@ def test_a_summary_says_what_was_made_and_what_it_took(built):
     assert "reading: 3 done" in done.stderr
 
 
+def test_a_store_that_takes_no_text_is_not_to_be_searched_with_text(tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"text": "light"}\n{"text": "heat"}\n')
+    np.save(tmp_path / "v.npy", np.eye(2, dtype=np.float32))
+    lines = run(records, "-o", tmp_path / "store", "--vectors", tmp_path / "v.npy").stdout.splitlines()
+    assert lines[-2:] == [
+        "no encoder is named, so queries come as vectors, from Python or over HTTP",
+        f"next: compactds serve {tmp_path / 'store'}",
+    ]
+
+
 def test_a_summary_says_what_was_left_out(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with_result(built, resumed=True, rejected=2, duplicates=3, truncated=4)

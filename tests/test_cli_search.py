@@ -140,6 +140,8 @@ def test_a_condition_is_sql_or_json(where, condition):
         (["store", "why?", "--where", '{"a":' * 100_000], "nested deeper than 64 levels"),
         (["store", "why?", "-k", "0"], "-k"),
         (["store", "why?", "--recall", "1.5"], "--recall"),
+        (["store", "why?", "--recall", "0"], "recall is 0, expected a number above 0 and up to 1"),
+        (["http://127.0.0.1:1", "why?", "--recall", "nan"], "recall is nan, expected"),
         (["store", "why?", "--candidates", "0"], "--candidates"),
         (["store"], "QUERY"),
     ],
@@ -150,6 +152,13 @@ def test_wrong_use_exits_with_2(arguments, message):
     assert message in done.stderr
 
 
+@pytest.mark.parametrize("subcommand", ["search", "evaluate"])
+def test_help_says_which_recall_may_be_asked_for(subcommand):
+    told = " ".join(runner.invoke(app, [subcommand, "--help"], prog_name="compactds").stdout.split())
+    assert "above 0 up to 1; 1 is exact search." in told
+    assert "<=1" not in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -158,7 +167,6 @@ def test_wrong_use_exits_with_2(arguments, message):
         (["why?", "--where", "year = 'x'"], "year"),
         (["why?", "-k", "10001"], "k is 10001"),
         (["why?", "-k", "9", "--candidates", "8"], "candidates is 8"),
-        (["why?", "--recall", "0"], "recall is 0"),
         ([" "], "empty"),
     ],
 )

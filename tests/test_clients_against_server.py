@@ -23,6 +23,7 @@ from compactds.clients import (
 from compactds.configs.recipe import EncoderConfig, Recipe, Source
 from compactds.datastore import Datastore
 from compactds.datastore.encoders.base import EncoderSpec
+from compactds.datastore.errors import SearchError
 from compactds.filters import field, to_json
 from compactds.indexer.build import build
 from compactds.server import ServerSettings, create_app, serving
@@ -130,6 +131,23 @@ def test_every_query_of_a_batch_has_its_own_where_over_http_too(store, url, clie
     expected = [plain(store.search(query, where=where)) for query, where in zip(queries, WHERES, strict=True)]
     assert [plain(hits) for hits in client.search(queries, where=WHERES)] == expected
     assert [plain(hits) for hits in run_async(url, "search", queries, where=tuple(WHERES))] == expected
+
+
+@pytest.mark.parametrize("query", ["gravity", ["gravity", "light"], ["gravity"] * 3], ids=str)
+def test_a_list_of_filters_that_does_not_fit_is_refused_in_the_same_words(store, url, client, query):
+    wheres = [WHERES[0]] if len(query) == 2 else WHERES[:2]
+    told = []
+    for search in (
+        store.search,
+        client.search,
+        lambda *asked, **options: run_async(url, "search", *asked, **options),
+    ):
+        with pytest.raises((SearchError, BadRequestError), match="where is a list of") as refused:
+            search(query, where=wheres)
+        told.append((refused.value.message, refused.value.value, refused.value.remedy))
+    assert told == [told[0]] * 3
+    answer = httpx2.post(f"{url}/v1/search", json={"query": query, "where": wheres}, trust_env=False)
+    assert (answer.status_code, answer.json()["detail"]) == (422, told[0][0])
 
 
 def test_passages_that_overlap_are_left_out_embedded_and_over_http(store, url, client, records):

@@ -129,6 +129,12 @@ class TestVectorFiles:
             with pytest.raises(VectorError, match=name):
                 open_vectors(tmp_path / name)
 
+    def test_why_it_is_refused_ends_with_one_full_stop(self, tmp_path):
+        np.save(tmp_path / "v.npy", np.array([[None]]), allow_pickle=True)
+        with pytest.raises(VectorError, match="cannot read vectors") as refused:
+            open_vectors(tmp_path / "v.npy")
+        assert ".." not in str(refused.value).replace(str(tmp_path), "")
+
 
 class TestExpectedRecall:
     def test_flat_indexes_are_exact(self):

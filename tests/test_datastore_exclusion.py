@@ -125,7 +125,7 @@ def test_a_batch_finds_what_its_queries_find_alone(store, monkeypatch):
         assert hits.report.excluded == alone.report.excluded
         assert not set(places(hits)) & set(PLANTED)
     assert store.search([], exclude_overlap_with=[LONG]) == []
-    with pytest.raises(SearchError, match="2 expressions for 14 queries"):
+    with pytest.raises(SearchError, match="2 expressions, which needs 14 of them"):
         store.search(queries, where=[None, None], exclude_overlap_with=[LONG])
 
 

@@ -154,6 +154,15 @@ class TestPrediction:
             )
             assert many > few, kind
 
+    @pytest.mark.parametrize(
+        ("rows", "seconds"),
+        [(10_000, 6), (30_000, 9), (100_000, 19), (1_000_000, 103), (10_000_000, 1_154)],
+    )
+    def test_about_as_long_as_was_measured(self, rows, seconds):
+        reading = rows / 25_000
+        plan = choose_index(rows, 384, memory_bytes=1 << 30, kind="ivf")
+        assert 0.7 * seconds < reading + indexing_seconds(plan, rows, 384) < 1.3 * seconds
+
     @pytest.mark.parametrize("rows", [1, 3_000])
     def test_the_most_that_filters_hold_is_what_they_say(self, rows, tmp_path):
         import pyarrow as pa

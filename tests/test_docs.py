@@ -1,6 +1,7 @@
 """The documentation names every command, flag, recipe key, setting and variable, and its links hold."""
 
 import ast
+import asyncio
 import json
 import re
 import subprocess
@@ -19,6 +20,7 @@ from compactds.cli.main import app
 from compactds.configs.recipe import EncoderConfig, Format, Recipe, TypeName
 from compactds.configs.settings import ENVIRONMENT_PREFIX, ServeSettings
 from compactds.filters import FieldType, Schema, evaluate, parse_where
+from compactds.server.routes import links
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cli", "clients", "configs", "datastore", "filters", "indexer", "server")
@@ -48,6 +50,12 @@ def flags(command):
     return {
         flag for option in command.params for flag in (*option.opts, *option.secondary_opts) if flag[0] == "-"
     }
+
+
+def test_the_page_of_http_says_what_the_root_answers():
+    answer = asyncio.run(links())
+    (shown,) = re.findall(r'^\{"title".*?\}$', text_of("docs/http.md"), re.MULTILINE | re.DOTALL)
+    assert json.loads(shown) == json.loads(answer.body)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

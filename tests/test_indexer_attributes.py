@@ -115,7 +115,7 @@ def test_a_changed_type_is_told_with_places_values_and_remedy():
     assert str(caught.value) == (
         "notes.jsonl:7: attribute 'year' is a string, 'MMXV', but an integer, 2015, at notes.jsonl:1. Make "
         'the values alike, or give the field a type: `year = "string"` under [attributes] in the recipe, or '
-        "--attribute year=string."
+        "--attribute year=string. --skip-invalid leaves out what does not fit."
     )
     assert caught.value.value == "MMXV"
 

@@ -37,6 +37,7 @@ from compactds.indexer.errors import (
 )
 from compactds.indexer.planning import plan_build
 from compactds.indexer.progress import LoggedProgress
+from compactds.indexer.recipe_files import file_names, named_files, portable
 from compactds.indexer.workspace import ShardSizes, locked
 
 
@@ -204,6 +205,34 @@ def test_the_manifest_names_files_and_not_where_they_were(tmp_path, corpus, tiny
     build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
     resolved = json.loads((tmp_path / "store" / "manifest.json").read_text())["recipe"]["resolved"]
     assert resolved["sources"] == [{"path": "corpus.jsonl"}]
+
+
+def test_only_paths_are_taken_for_files(tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("questions.jsonl", "model/weights", "mask"):
+        (tmp_path / name).write_text("")
+    mask = f"{tmp_path}/mask"  # there is such a file, but nobody reads it
+    filters = [
+        {"filter": "personal_data", "mask": mask},
+        {"filter": "where", "where": "/a = 1", "sources": ["/a"]},
+        {"filter": "learned_quality", "model": f"{tmp_path}/model"},
+    ]
+    given = {
+        "filters": filters,
+        "sources.attributes": ["/year"],
+        "sources.name": "/a",
+        "sources.fields": {"text": "/body"},
+        "vectors": f"{tmp_path}/v.npy",
+        "decontamination": {"questions": [f"{tmp_path}/questions.jsonl"]},
+    }
+    wanted = recipe_for([str(tmp_path / "a.jsonl")], given)
+    assert named_files(wanted) == [tmp_path / "model" / "weights", tmp_path / "questions.jsonl"]
+    assert file_names(wanted) == ["model", "questions.jsonl"]
+    kept = portable(wanted)
+    assert kept["filters"] == [*filters[:2], {"filter": "learned_quality", "model": "model"}]
+    source = {"path": "a.jsonl", "name": "/a", "attributes": ["/year"], "fields": {"text": "/body"}}
+    assert kept["sources"] == [source]
+    assert (kept["vectors"], kept["decontamination"]) == ("v.npy", {"questions": ["questions.jsonl"]})
 
 
 def test_other_passages_are_made_of_the_documents_read_before(
@@ -522,11 +551,20 @@ class TestReadyMadeVectors:
             (lambda v: v[:-1], "59 vectors, the sources 60 records"),
             (lambda v: v[0], "expected floats of shape"),
             (lambda v: v.astype(np.int64), "expected floats of shape"),
-            (lambda v: np.where(np.arange(60)[:, None] == 3, np.nan, v), "1 vector is zero or not finite"),
-            (lambda v: np.where(np.arange(60)[:, None] < 5, 0, v), r"5 vectors .* 1, 2, 3 and 2 more"),
+            (
+                lambda v: np.where(np.arange(60)[:, None] == 3, np.nan, v),
+                r"^1 vector is zero or not finite: of record 4, counted from 1\. Correct",
+            ),
+            (
+                lambda v: np.where(np.arange(60)[:, None] < 5, 0, v),
+                r"^5 vectors are .*: of records 1, 2, 3 and 2 more, counted from 1\. Correct",
+            ),
             (lambda v: v * np.float32(1e6), "60 vectors hold numbers beyond float16, .* 1, 2, 3 and 57 more"),
             (lambda v: v * np.float32(1e-9), "60 vectors hold numbers beyond float16"),
-            (lambda v: np.where(np.arange(60)[:, None] == 3, 1e-6 * v, v), "1 vectors .* float16, .* 4"),
+            (
+                lambda v: np.where(np.arange(60)[:, None] == 3, 1e-6 * v, v),
+                "1 vector holds .* float16, .* 4, counted",
+            ),
         ],
     )
     def test_bad_vectors_are_refused(self, tmp_path, corpus, vectors, change, message):
@@ -556,6 +594,13 @@ class TestReadyMadeVectors:
         wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
         with pytest.raises(BuildError, match="cannot read vectors"):
             build(wanted, tmp_path / "store")
+
+    def test_why_it_is_refused_ends_with_one_full_stop(self, tmp_path, corpus):
+        np.save(tmp_path / "vectors.npy", np.array([[None]]), allow_pickle=True)
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
+        with pytest.raises(BuildError, match=r"cannot read vectors .*[^.]\.$") as refused:
+            build(wanted, tmp_path / "store")
+        assert str(refused.value).endswith(". Give a .npy file.")
 
     def test_a_named_encoder_must_have_their_dimension(self, tmp_path, corpus, tiny_model, encoder, vectors):
         wanted = recipe(corpus, tiny_model, vectors=str(tmp_path / "vectors.npy"))

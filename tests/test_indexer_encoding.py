@@ -17,12 +17,11 @@ from compactds.indexer.bundles import load_build_encoder
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.encoding import (
     EncodingCount,
-    GivenVectors,
     encode_shard,
     encode_shards,
-    take_given_vectors,
 )
 from compactds.indexer.errors import BuildError
+from compactds.indexer.given_vectors import GivenVectors, take_given_vectors
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.remembered_encoders import load_remembered
 from compactds.indexer.workspace import Workspace, write_table

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from compactds.indexer.counting import count_records
 from compactds.indexer.errors import BuildError, EmptyCorpusError, SourceError
 from compactds.indexer.pipeline import source_options
 from compactds.indexer.planning import plan_build, sample_corpus, sampled_vectors
-from compactds.indexer.sources import list_input_files
+from compactds.indexer.sources import list_input_files, reading
 
 LINES = [json.dumps({"id": str(n), "text": f"light of star {n} " * 20}) + "\n" for n in range(400)]
 
@@ -103,6 +104,17 @@ class TestPlans:
         assert planned.corpus.counted
         assert (planned.corpus.records, planned.dimension, planned.index.kind) == (1_200, 8, "flat")
         assert sampled_vectors(given).shape == (1_200, 8)
+
+    def test_what_readers_take_to_start_is_not_taken_for_time_of_records(self, given, monkeypatch):
+        real, slow = reading._records, [0.5]
+
+        def records(*arguments):
+            time.sleep(slow.pop() if slow else 0)
+            return real(*arguments)
+
+        monkeypatch.setattr(reading, "_records", records)
+        assert sample_corpus(given).records_per_s > 500 / 0.4
+        assert not slow
 
     def test_a_field_of_vectors_gives_the_dimension(self, tmp_path):
         lines = [json.dumps({"id": str(n), "text": "x", "v": [1.0, n, 2.0]}) + "\n" for n in range(9)]

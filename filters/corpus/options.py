@@ -52,6 +52,16 @@ def options_of(made: type) -> tuple[Option, ...]:
     )
 
 
+def path_options(made: type) -> frozenset[str]:
+    """Return the names of a filter's options that are paths, or lists of paths."""
+    hints = get_type_hints(made)
+    return frozenset(known.name for known in _declared(made) if _holds_path(hints[known.name]))
+
+
+def _holds_path(hint: Any) -> bool:
+    return hint is Path or any(_holds_path(inside) for inside in get_args(hint))
+
+
 def read_options(made: type, table: Mapping[str, Any], named: str) -> dict[str, Any]:
     """Return the checked options of a recipe's table, ready to make the filter with.
 

@@ -199,6 +199,8 @@ class DocumentShape:
             reason = f"the vector in {self.vector_key!r} has shape {vector.shape}, not one dimension"
         elif not np.isfinite(vector).all():
             reason = f"the vector in {self.vector_key!r} holds NaN, or a number too large for float32"
+        elif not vector.any():
+            reason = f"the vector in {self.vector_key!r} is zero"
         elif self._dimension not in (None, len(vector)):
             reason = f"the vector has {len(vector)} numbers, those before it {self._dimension}"
         if reason:

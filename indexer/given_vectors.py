@@ -1,0 +1,142 @@
+"""Ready-made vectors: a file of them, or a field of the records, checked and put beside their passages."""
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compactds.configs.sizes import counted
+from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.vectors import EXACT_DTYPES
+from compactds.indexer.errors import BuildError
+from compactds.indexer.progress import Progress
+from compactds.indexer.workspace import Workspace
+
+UNIT_TOLERANCE = 2e-3
+LOST_SHARE = 0.01
+"""How much of a vector's length its stored form may be off; rounding to float16 takes 0.0005."""
+
+BAD_VECTORS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class GivenVectors:
+    """Hold what ready-made vectors turned out to be."""
+
+    dimension: int
+    normalized: bool
+
+
+def take_given_vectors(
+    workspace: Workspace, shards: int, records: int, path: Path | None, dtype: str, progress: Progress
+) -> GivenVectors:
+    """Put ready-made vectors beside the shards of their passages, as they are.
+
+    They come from `path`, an .npy file of shape (records, dimension), or from the source itself.
+    Raises BuildError for another shape, for vectors that are zero or not finite, and for ones that `dtype`
+    cannot hold; both are counted.
+    """
+    rows = None if path is None else open_given_vectors(path, records)
+    bad: list[int] = []
+    lost: list[int] = []
+    dimension, normalized = 0, True
+    for number in range(shards):
+        ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
+        given = workspace.read_vectors(number, "given") if rows is None else rows[ordinals].astype(np.float32)
+        if dimension and given.shape[1] != dimension:
+            raise BuildError(
+                f"vectors of {dimension} and of {given.shape[1]} dimensions.",
+                value=given.shape[1],
+                remedy="All vectors of a store need one dimension.",
+            )
+        dimension = given.shape[1]
+        lengths = np.linalg.norm(given.astype(np.float64), axis=1)
+        bad += ordinals[_without_direction(lengths)].tolist()
+        normalized &= bool(np.all(np.abs(lengths - 1) < UNIT_TOLERANCE))
+        lost += ordinals[_lost(given, lengths, dtype)].tolist()
+        if bad or lost:
+            continue
+        workspace.write_vectors(number, "exact", given, EXACT_DTYPES[dtype])
+        if rows is not None:
+            let_go(rows)
+        progress.advance(len(given))
+    if bad:
+        raise BuildError(
+            f"{counted(len(bad), 'vector is', 'vectors are')} zero or not finite: {_records(bad)}.",
+            value=len(bad),
+            remedy="Correct them, or pass --skip-invalid to leave these records and vectors out.",
+        )
+    if lost:
+        raise BuildError(
+            f"{counted(len(lost), 'vector holds', 'vectors hold')} numbers beyond {dtype}, "
+            f"too large or too small: {_records(lost)}.",
+            value=len(lost),
+            remedy="Set dtype = 'float32' in the recipe's [exact] table, or scale all vectors.",
+        )
+    return GivenVectors(dimension, normalized)
+
+
+def unusable_rows(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which rows of a mapped file hold vectors that are zero or not finite, as float32."""
+    with np.errstate(over="ignore"):
+        given = vectors[rows].astype(np.float32)
+    let_go(vectors)
+    return _without_direction(np.linalg.norm(given.astype(np.float64), axis=1))
+
+
+def _without_direction(lengths: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which vectors of such lengths are zero or not finite."""
+    without: NDArray[np.bool_] = ~np.isfinite(lengths) | (lengths == 0)
+    return without
+
+
+def let_go(mapped: Vectors) -> None:
+    """Have the pages of a mapped file that were read no longer be part of the process."""
+    base: object = mapped.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
+
+
+def open_given_vectors(path: Path, records: int) -> Vectors:
+    """Map a file of vectors, one for each record; raise BuildError for another file."""
+    try:
+        rows: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        why = str(error).rstrip(".")  # some of numpy's sentences end, others do not
+        raise BuildError(
+            f"cannot read vectors from {path}: {why}.", value=str(path), remedy="Give a .npy file."
+        ) from error
+    if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
+        raise BuildError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}, expected floats of shape "
+            "(records, dimension).",
+            value=str(rows.shape),
+            remedy="Save a two-dimensional array of float16 or float32.",
+        )
+    if len(rows) != records:
+        raise BuildError(
+            f"{path} holds {len(rows):,} vectors, the sources {records:,} records.",
+            value=len(rows),
+            remedy="Row i of the vectors belongs to record i; give exactly one for each.",
+        )
+    return rows
+
+
+def _lost(vectors: Vectors, lengths: NDArray[np.float64], dtype: str) -> NDArray[np.bool_]:
+    """Tell which finite vectors other than zero differ from what `dtype` holds by more than LOST_SHARE."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = vectors.astype(EXACT_DTYPES[dtype]).astype(np.float64)
+        errors = np.linalg.norm(stored - vectors, axis=1)
+        lost: NDArray[np.bool_] = np.isfinite(lengths) & ~(errors <= LOST_SHARE * lengths)
+    return lost
+
+
+def _records(ordinals: Sequence[int]) -> str:
+    """Name the first few records, as their places among all are told elsewhere: from 1."""
+    shown = ", ".join(str(place + 1) for place in ordinals[:BAD_VECTORS_SHOWN])
+    more = len(ordinals) - BAD_VECTORS_SHOWN
+    rest = f" and {more:,} more" if more > 0 else ""
+    return f"of record{'s' if len(ordinals) > 1 else ''} {shown}{rest}, counted from 1"
