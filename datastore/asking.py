@@ -7,8 +7,10 @@ import faiss
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW
+from compactds.datastore.ann.ivf import IvfIndex
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import Rows, Scores
+from compactds.datastore.vectors import ExactVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,18 +18,26 @@ class Calls:
     """Hold two calls of faiss: one that proposes rows by their codes, and one that scores those as well.
 
     Both take the number of queries, their address, how many results are wanted, the addresses of scores and
-    rows, and parameters.
+    rows, and parameters. The second is None where an index and vectors do not `fit_together`.
     """
 
     propose: Any
     ask: Any
 
 
-def calls_on(transform: Any, rows: int, view: Any, index: Any) -> Calls:
-    """Return the calls on an IVF index behind a transform; `view` scores `rows` vectors."""
-    turned = faiss.IndexPreTransform(transform, index)
-    turned.ntotal = rows  # as many as there are vectors, which faiss expects, if the index holds fewer
-    return Calls(turned.search_c, faiss.IndexRefine(turned, view).search_c)
+def fit_together(index: IvfIndex, vectors: ExactVectors) -> bool:
+    """Tell whether the vectors are half floats of those that the index proposes by, which faiss can score."""
+    same = (int(index.whole.d), index.rows) == (vectors.dimension, vectors.rows)
+    return same and vectors.view is not None
+
+
+def calls_on(index: IvfIndex, vectors: ExactVectors, ivf: Any) -> Calls:
+    """Return the calls on the lists of `ivf`, which are those of an index, or parts of them."""
+    turned = faiss.IndexPreTransform(index.transform, ivf)
+    turned.ntotal = index.rows  # which faiss expects, if the lists hold fewer
+    if not fit_together(index, vectors):
+        return Calls(turned.search_c, None)
+    return Calls(turned.search_c, faiss.IndexRefine(turned, vectors.view).search_c)
 
 
 @dataclass(frozen=True, slots=True)

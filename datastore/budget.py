@@ -85,12 +85,11 @@ def predict_memory(
         "reading and writing": WRITING_BYTES,
         "training and filling the index": stage,
     }
-    rotated = plan.shape(dimension).rotated if plan.lists else 0
     return MemoryPrediction(
         serving_bytes=serving_base_bytes + plan.ram_bytes + OPENING_BYTES,
         building_bytes=sum(parts.values()),
         parts=parts,
-        filters=filters_at_most(rows, plan.ram_bytes, plan.lists, rotated),
+        filters=filters_at_most(rows, plan.ram_bytes, plan.lists),
     )
 
 

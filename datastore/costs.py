@@ -49,10 +49,10 @@ def measure_costs(index: AnnIndex, proposing: ExactVectors, deciding: ExactVecto
     rounds = [(search_us(few), search_us(many)) for _ in range(ROUNDS)]  # in turns, as noise comes and goes
     query_us, more_us = (min(times) for times in zip(*rounds, strict=True))
     code_us = max(LEAST_CODE_US, (more_us - query_us) / (index.worth(many) - index.worth(few)))
-    walk_us = query_us
+    filtered_us = query_us
     if index.filters:
-        walk_us = search_us(many, Bitmap.all(deciding.rows)) - index.worth(many) * code_us
-    return _rounded(SearchCosts(row_us, code_us, query_us, max(query_us, walk_us)))
+        filtered_us = search_us(many, Bitmap.all(deciding.rows)) - index.worth(many) * code_us
+    return _rounded(SearchCosts(row_us, code_us, query_us, max(query_us, filtered_us)))
 
 
 def _least_us(task: Callable[[], object]) -> float:
@@ -72,5 +72,5 @@ def _least_us(task: Callable[[], object]) -> float:
 
 def _rounded(costs: SearchCosts) -> SearchCosts:
     return SearchCosts(
-        round(costs.row_us, 5), round(costs.code_us, 6), round(costs.query_us, 2), round(costs.walk_us, 2)
+        round(costs.row_us, 5), round(costs.code_us, 6), round(costs.query_us, 2), round(costs.filtered_us, 2)
     )

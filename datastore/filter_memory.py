@@ -39,17 +39,17 @@ class FilterMemory:
         return self.columns_bytes + self.results_bytes + self.list_map_bytes + self.list_copies_bytes
 
 
-def filters_at_most(rows: int, index_bytes: int, lists: int, dimension: int) -> FilterMemory:
+def filters_at_most(rows: int, index_bytes: int, lists: int) -> FilterMemory:
     """Return the most that filters on a segment of `rows` take; `lists` is 0 for an index without any."""
-    map_bytes = list_map_bytes(rows, lists, dimension)
+    map_bytes = list_map_bytes(rows, lists)
     copies_bytes = limit_bytes(index_bytes) if lists else 0
     return FilterMemory(columns_limit_bytes(rows), results_limit_bytes(rows), map_bytes, copies_bytes)
 
 
-def list_map_bytes(rows: int, lists: int, dimension: int) -> int:
+def list_map_bytes(rows: int, lists: int) -> int:
     """Return what it takes to know which list holds each row, once an IVF index is searched under a filter.
 
-    Two bytes a row (four from 65,536 lists on), a sample of the rows, the centroids, and for each of the last
+    Two bytes a row (four from 65,536 lists on), a sample of the rows, and for each of the last
     filters the rows it allows in each list.
     """
     if not lists:
@@ -57,7 +57,7 @@ def list_map_bytes(rows: int, lists: int, dimension: int) -> int:
     number_bytes = 2 if lists <= 1 << 16 else 4
     sample = min(rows, SAMPLED_ROWS) * (8 + number_bytes)
     remembered = remembered_filters(rows) * (4 * lists + PARAMETERS_BYTES)
-    return rows * number_bytes + 4 * lists * (1 + dimension) + sample + remembered
+    return rows * number_bytes + 4 * lists + sample + remembered
 
 
 def remembered_filters(rows: int) -> int:
@@ -65,11 +65,9 @@ def remembered_filters(rows: int) -> int:
     return min(REMEMBERED_FILTERS, results_limit_bytes(rows) // (rows // 8 + 1))
 
 
-def lists_of(index: IndexRecord) -> tuple[int, int]:
-    """Return the number of lists of a segment's index and their centroids' dimension, 0 for kinds without."""
-    if index.kind != "ivf":
-        return 0, 0
-    return int(index.parameters.get("lists", 0)), int(index.parameters.get("rotated_dimension", 0))
+def lists_of(index: IndexRecord) -> int:
+    """Return the number of lists of a segment's index, 0 for kinds without."""
+    return int(index.parameters.get("lists", 0)) if index.kind == "ivf" else 0
 
 
 def describe_filters(
@@ -83,7 +81,7 @@ def describe_filters(
     """
     opened = list(segments)
     limits = [
-        filters_at_most(record.passages, record.index.ram_bytes, *lists_of(record.index))
+        filters_at_most(record.passages, record.index.ram_bytes, lists_of(record.index))
         for record, _ in opened
     ]
     rows = sum(record.passages for record, _ in opened)

@@ -21,16 +21,11 @@ HELD_OUT = "passages of the store"
 SEGMENT_NAME = re.compile(r"[0-9]+-[0-9a-f]{16}")
 
 
-REACH_NUMBERS = {"level", "slope", "bend", "spread"}
-MOST_REACH = 1e9
-
-
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
     """Hold what a segment's ANN index is: its kind, its file and the parameters it was built with.
 
-    `ram_bytes` is what it holds in memory when open; `reason` says why this kind was chosen. `reach` says how
-    far from a query its best rows lie, for kinds with lists (`ann.reach.Reach`).
+    `ram_bytes` is what it holds in memory when open; `reason` says why this kind was chosen.
     """
 
     kind: str
@@ -38,7 +33,6 @@ class IndexRecord:
     parameters: Mapping[str, Any]
     ram_bytes: int
     reason: str
-    reach: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ class MemoryRecord:
 class SearchCosts:
     """Hold what the steps of a search cost on the machine that measured them, in microseconds.
 
-    `row_us` is scoring one row exactly, `code_us` scanning one row of the index, `query_us` and `walk_us`
+    `row_us` is scoring one row exactly, `code_us` scanning one row of the index, `query_us` and `filtered_us`
     what an open and a filtered search of the index take before they scan. The defaults are those of a
     384-dimensional store on a server of 2024.
     """
@@ -81,7 +75,7 @@ class SearchCosts:
     row_us: float = 0.2
     code_us: float = 0.006
     query_us: float = 30.0
-    walk_us: float = 60.0
+    filtered_us: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +243,6 @@ def _parse_memory(data: Mapping[str, Any] | None) -> MemoryRecord | None:
 def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
     fields = dict(data)
     fields["index"] = IndexRecord(**data["index"])
-    _check_reach(fields["index"].reach)
     fields["files"] = _parse_files(data["files"])
     for name in (data["name"], data["index"]["file"], *data["files"]):
         _check_name(name)
@@ -265,17 +258,6 @@ def _parse_segment(data: Mapping[str, Any]) -> SegmentRecord:
     if data.get("deletions") is not None:
         fields["deletions"] = _parse_deletions(data["deletions"], data)
     return SegmentRecord(**fields)
-
-
-def _check_reach(reach: Any) -> None:
-    """Raise ValueError unless a reach is four numbers, or none."""
-    if reach is None:
-        return
-    if not isinstance(reach, Mapping) or set(reach) != REACH_NUMBERS:
-        raise ValueError(f"the reach of an index is {reach!r}")
-    for name, number in reach.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < MOST_REACH:
-            raise ValueError(f"{name} of the reach of an index is {number!r}")
 
 
 def _parse_deletions(data: Mapping[str, Any], segment: Mapping[str, Any]) -> DeletionRecord:

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from compactds.datastore.ann.base import AnnIndex, Bounds
+from compactds.datastore.ann.base import AnnIndex
 from compactds.datastore.ann.ivf import CANDIDATES_POWER, FILTERED_POWER
-from compactds.datastore.ann.ivf_filtered import DENSITY_POWER
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
 
@@ -25,11 +24,13 @@ OPEN_SPARE = 1.5
 OPEN_CANDIDATES_POWER = 0.7
 """So many times as many candidates keep the rows that pass among the best: share ** -0.7."""
 OPEN_WORTH = 1.2
+OPEN_EFFORT_POWER = -0.3
+"""Where a filter leaves a share s, s ** -0.3 times the effort, and a little more, meet as many that pass."""
 OPEN_DENSITY = 0.7
 """If less than this part of the rows that were expected to pass do, the filter goes against the query."""
-WALK_MISSES = 0.15
-"""Which part of the rows that the recall asked for lets a search miss, a walk may be expected to miss in the
-lists it leaves out: codes, and filters that go against a query, take the rest."""
+MISSES_FURTHER_OUT = 0.15
+"""Which part of the rows that the recall asked for lets a search miss may lie in the lists it leaves out:
+codes, and filters that go against a query, take the rest."""
 
 PlanName = Literal["none", "exact", "ann", "lists", "codes", "open"]
 
@@ -47,18 +48,20 @@ class Plan:
     - open: the index proposes without regard to the filter, which is applied to what scores best; for an
       index that cannot leave rows out
 
-    `bounds` say how far a walk goes: not where it costs more than scoring every allowed row, which is then
-    done instead. With `grows`, more candidates are scored where a filter leaves few rows near a query. An
-    open search keeps the `results` best rows; `instead` is what is done for queries of which fewer than
-    `least` pass the filter, because it excludes rows just where such a query looks; without one, all that is
-    allowed is scored for them.
+    A search of lists goes on until no more than `misses` of the best rows are likely to be further out, or
+    has the effort asked for if that is None; where it would meet more than `most_rows`, every allowed row is
+    scored instead, which costs less. With `grows`, more candidates are scored where a filter leaves few rows
+    near a query. An open search keeps the `results` best rows; `instead` is what is done for queries of which
+    fewer than `least` pass the filter, because it excludes rows just where such a query looks; without one,
+    all that is allowed is scored for them.
     """
 
     name: PlanName
     candidates: int
     effort: int
     predicted_us: float
-    bounds: Bounds | None = None
+    misses: float | None = None
+    most_rows: float = math.inf
     grows: bool = False
     results: int = 0
     least: float = 0.0
@@ -93,10 +96,8 @@ def choose_plan(
     exact = Plan("exact", matching, 0, matching * costs.row_us)
     if asked.recall == 1.0 or matching <= wanted:
         return exact
-    misses = None if asked.effort is not None else WALK_MISSES * asked.k * (1 - recall)
-    bounds = Bounds(asked.k, misses)
-    grows = asked.candidates is None
-    plans = _filtered(matching, rows, wanted, effort, index, costs, bounds, grows) if filtered else []
+    misses = None if asked.effort is not None else MISSES_FURTHER_OUT * asked.k * (1 - recall)
+    plans = _filtered(asked, matching, rows, wanted, effort, index, costs, misses) if filtered else []
     if not filtered:
         proposing_us = costs.query_us + index.worth(effort) * costs.code_us
         plans = [Plan("ann", wanted, effort, proposing_us + wanted * costs.row_us)]
@@ -112,32 +113,30 @@ def choose_plan(
 
 
 def _filtered(
+    asked: Effort,
     matching: int,
     rows: int,
     wanted: int,
     effort: int,
     index: AnnIndex,
     costs: SearchCosts,
-    bounds: Bounds,
-    grows: bool,
+    misses: float | None,
 ) -> list[Plan]:
-    k = bounds.k
+    k, grows = asked.k, asked.candidates is None
     share = matching / rows
     plans = []
     scoring_us = wanted * costs.row_us
     worth = index.worth(effort)
     if index.filters:
         met = min(rows, worth * share**FILTERED_POWER)
-        most_rows = max(worth, (matching * costs.row_us - costs.walk_us) / costs.code_us)
         more = share ** (FILTERED_POWER * CANDIDATES_POWER) if grows else 1.0
-        walking_us = costs.walk_us + met * costs.code_us + more * scoring_us
-        plans = [Plan("codes", wanted, rows, costs.walk_us + rows * costs.code_us + scoring_us)]
-        if not index.exact:  # such an index has no lists to walk
-            bounds = replace(bounds, most_rows=most_rows)
-            plans.insert(0, Plan("lists", wanted, effort, walking_us, bounds, grows))
+        listing_us = costs.filtered_us + met * costs.code_us + more * scoring_us
+        plans = [Plan("codes", wanted, rows, costs.filtered_us + rows * costs.code_us + scoring_us)]
+        if not index.exact:  # such an index has no lists
+            most_rows = max(worth, (matching * costs.row_us - costs.filtered_us) / costs.code_us)
+            plans.insert(0, Plan("lists", wanted, effort, listing_us, misses, most_rows, grows))
     if share >= OPEN_FROM_SHARE:
-        # As many rows have to be met as a walk would, if the filter allows rows everywhere alike.
-        further = max(1, math.ceil(OPEN_WORTH * effort * share ** (DENSITY_POWER - 1)))
+        further = max(1, math.ceil(OPEN_WORTH * effort * share**OPEN_EFFORT_POWER))
         results = min(rows, math.ceil(OPEN_SPARE * k / share))
         more = min(rows, max(results, math.ceil(wanted * share**-OPEN_CANDIDATES_POWER)))
         opening_us = costs.query_us + index.worth(further) * costs.code_us + more * costs.row_us

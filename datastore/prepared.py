@@ -117,7 +117,9 @@ class PreparedSearch:
         return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
 
     def _in_lists(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours | None:
-        found = self.refiner.filtered.best(room.query[np.newaxis], self.k, plan, allowed)
+        if self.segment.filtered is None:
+            return None
+        found = self.segment.filtered.best(room.query[np.newaxis], self.k, plan, allowed)
         return found and Neighbours(found[1][np.newaxis], found[0][np.newaxis], plan.name)
 
     def plan_under(self, matching: int) -> Plan:
@@ -217,7 +219,7 @@ class PreparedSearch:
 
     def _in_two_steps(self, query: Vectors) -> Ranking:
         def answer(_: slice) -> list[Ranking]:
-            return propose(self.segment, query, query, self.plan, self.k, None)
+            return propose(self.segment, query, None, self.plan, self.k, None)
 
         return share_out(answer, 1)[0]
 

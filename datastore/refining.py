@@ -8,25 +8,19 @@ import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
 from compactds.datastore.ann.ivf import IvfIndex
-from compactds.datastore.asking import Asking, Calls
+from compactds.datastore.asking import Asking, Calls, fit_together
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.filtered import FilteredSearch
 from compactds.datastore.scoring import Rows, Scores, in_order, refining
 from compactds.datastore.vectors import ExactVectors, reads_so_far
 
 
 class Refiner:
-    """Search an IVF index and score its candidates, for any number of queries, without Python in between.
-
-    `filtered` does so under filters.
-    """
+    """Search an IVF index and score its candidates, for any number of queries, without Python in between."""
 
     def __init__(self, index: IvfIndex, vectors: ExactVectors) -> None:
         self._index = index
         self._vectors = vectors
-        calls = Calls(index.whole.search_c, faiss.IndexRefine(index.whole, vectors.view).search_c)
-        self._calls = calls
-        self.filtered = FilteredSearch(index, vectors, calls)
+        self._calls = Calls(index.whole.search_c, faiss.IndexRefine(index.whole, vectors.view).search_c)
 
     def asking(self, k: int, *, candidates: int, effort: int) -> Asking:
         """Return how queries are asked for the `k` best of so many candidates.
@@ -84,11 +78,7 @@ class Refiner:
 
 def refiner_for(index: AnnIndex, vectors: ExactVectors) -> Refiner | None:
     """Return what searches an index and vectors in one step, None if they are not made for it."""
-    if not isinstance(index, IvfIndex) or vectors.view is None:
-        return None
-    if (int(index.whole.d), index.rows) != (vectors.dimension, vectors.rows):
-        return None
-    return Refiner(index, vectors)
+    return Refiner(index, vectors) if isinstance(index, IvfIndex) and fit_together(index, vectors) else None
 
 
 @lru_cache(maxsize=1024)

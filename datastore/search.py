@@ -1,7 +1,7 @@
 """The search over one segment, as plain functions over arrays: mask, candidates, exact scores."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +9,10 @@ import numpy as np
 from compactds.datastore.ann.base import NO_ROW, Rows, Scores
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.filtered import FilteredSearch
 from compactds.datastore.parallel import alone, share_out
 from compactds.datastore.plan import Plan, choose_plan
 from compactds.datastore.queries import Effort
-from compactds.datastore.refining import Refiner
 from compactds.datastore.scoring import ordered
 from compactds.datastore.segment import Segment
 from compactds.datastore.timing import Clock
@@ -20,10 +20,6 @@ from compactds.datastore.vectors import ExactVectors
 
 MATRIX_FROM_QUERIES = 8
 """From so many queries on, a scan multiplies matrices: faster, but with the threads of BLAS."""
-
-WALKED_CANDIDATES = 4
-"""So many times as many candidates are scored of a walk, whose end nobody knows beforehand: what a filter
-leaves far from a query lies close together."""
 
 PROPOSING_PLANS = frozenset({"ann", "lists", "codes", "open"})
 
@@ -86,17 +82,20 @@ def rescore(vectors: ExactVectors, query: Vectors, rows: Rows, k: int) -> Rankin
 
 
 def propose(
-    segment: Segment, proposing: Vectors, deciding: Vectors, plan: Plan, k: int, allowed: Bitmap | None
+    segment: Segment, proposing: Vectors, deciding: Vectors | None, plan: Plan, k: int, allowed: Bitmap | None
 ) -> list[Ranking]:
-    """Have the index propose candidates, and rank them by their exact scores; return a ranking a query."""
+    """Have the index propose candidates, and rank them by their exact scores; return a ranking a query.
+
+    `deciding` are the queries of the exact stage's encoder, None if there is but one.
+    """
     _, rows = segment.index.search(
         proposing,
-        plan.candidates * WALKED_CANDIDATES if plan.grows else plan.candidates,
+        plan.candidates,
         effort=plan.effort,
         allowed=None if plan.name == "open" else allowed,
-        bounds=plan.bounds,
     )
-    return [rescore(segment.vectors, query, found, k) for query, found in zip(deciding, rows, strict=True)]
+    queries = proposing if deciding is None else deciding
+    return [rescore(segment.vectors, query, found, k) for query, found in zip(queries, rows, strict=True)]
 
 
 def passing(ranking: Ranking, allowed: Bitmap, k: int, least: float) -> Ranking | None:
@@ -155,10 +154,12 @@ def search_segment(
     matching = segment.rows if allowed is None else allowed.count
     plan = planned(segment, effort, None if allowed is None else matching)
     if plan.name in PROPOSING_PLANS:
-        refiner = segment.refiner if plan.name != "codes" and proposing is deciding else None
+        same = proposing is deciding
 
         def answer(part: slice) -> list[Ranking]:
-            return _answer(segment, proposing[part], deciding[part], plan, effort.k, allowed, refiner)
+            return _answer(
+                segment, proposing[part], None if same else deciding[part], plan, effort.k, allowed
+            )
 
         rankings = share_out(answer, len(proposing))
         rankings = complete(segment.vectors, deciding, rankings, effort.k, allowed=allowed, matching=matching)
@@ -169,50 +170,51 @@ def search_segment(
 
 
 def _answer(
-    segment: Segment,
-    proposing: Vectors,
-    deciding: Vectors,
-    plan: Plan,
-    k: int,
-    allowed: Bitmap | None,
-    refiner: Refiner | None,
+    segment: Segment, proposing: Vectors, deciding: Vectors | None, plan: Plan, k: int, allowed: Bitmap | None
 ) -> list[Ranking]:
-    """Return a ranking a query, in one step where there is a refiner that settles it, else in two."""
+    """Return a ranking a query; `deciding` is None if one encoder does both.
+
+    An empty one is completed by scoring all that is allowed.
+    """
+    if plan.name == "lists" and allowed is not None and segment.filtered is not None:
+        return _in_lists(segment.filtered, proposing, deciding, plan, k, allowed)
     wanted = plan.results if plan.name == "open" else k
     rankings: list[Ranking | None] = [None] * len(proposing)
-    if refiner is not None and plan.name == "lists" and allowed is not None:
-        queries = (proposing[place : place + 1] for place in range(len(proposing)))
-        found_in_lists = [refiner.filtered.best(query, k, plan, allowed) for query in queries]
-        return [EMPTY if one is None else Ranking(*one) for one in found_in_lists]
-    if refiner is not None:
-        found = refiner.best(proposing, wanted, candidates=plan.candidates, effort=plan.effort)
+    if segment.refiner is not None and plan.name != "codes" and deciding is None:
+        found = segment.refiner.best(proposing, wanted, candidates=plan.candidates, effort=plan.effort)
         rankings = [None if one is None else Ranking(*one, plan.candidates) for one in found]
-    _fill(rankings, segment, proposing, deciding, plan, wanted, allowed)
+
+    def fill(ways: Callable[[Vectors, Vectors | None], list[Ranking]]) -> None:
+        """Answer the queries that have no ranking yet."""
+        left = [place for place, ranking in enumerate(rankings) if ranking is None]
+        if left:
+            found = ways(proposing[left], None if deciding is None else deciding[left])
+            for place, ranking in zip(left, found, strict=True):
+                rankings[place] = ranking
+
+    fill(lambda queries, exact: propose(segment, queries, exact, plan, wanted, allowed))
     if plan.name == "open" and allowed is not None:
         rankings = [one and passing(one, allowed, k, plan.least) for one in rankings]
-        if plan.instead is not None:
-            _fill(rankings, segment, proposing, deciding, plan.instead, k, allowed)
-    return [one or EMPTY for one in rankings]  # an empty one is completed by scoring all that is allowed
+        instead = plan.instead
+        if instead is not None:
+            fill(lambda queries, exact: _answer(segment, queries, exact, instead, k, allowed))
+    return [one or EMPTY for one in rankings]
 
 
-def _fill(
-    rankings: list[Ranking | None],
-    segment: Segment,
+def _in_lists(
+    filtered: FilteredSearch,
     proposing: Vectors,
-    deciding: Vectors,
+    deciding: Vectors | None,
     plan: Plan,
     k: int,
-    allowed: Bitmap | None,
-) -> None:
-    """Answer the queries that have no ranking yet."""
-    left = [place for place, ranking in enumerate(rankings) if ranking is None]
-    if not left:
-        return
-    if len(left) < len(rankings):
-        proposing, deciding = proposing[left], deciding[left]
-    found = propose(segment, proposing, deciding, plan, k, allowed)
-    for place, ranking in zip(left, found, strict=True):
-        rankings[place] = ranking
+    allowed: Bitmap,
+) -> list[Ranking]:
+    found = []
+    for place in range(len(proposing)):
+        one = slice(place, place + 1)
+        decided = None if deciding is None else deciding[one]
+        found.append(filtered.best(proposing[one], k, plan, allowed, deciding=decided))
+    return [EMPTY if one is None else Ranking(*one) for one in found]
 
 
 def merge(parts: Sequence[tuple[Ranking, int]], k: int) -> Ranking:

@@ -8,12 +8,12 @@ from compactds.datastore.ann.base import AnnIndex
 from compactds.datastore.ann.flat import open_flat
 from compactds.datastore.ann.hnsw import open_hnsw
 from compactds.datastore.ann.ivf import open_ivf
-from compactds.datastore.ann.reach import Reach
 from compactds.datastore.attributes import AttributeColumns
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.deletions import read_deleted
 from compactds.datastore.errors import DamagedStoreError, StoreError, StoreFormatError
 from compactds.datastore.files import find_damage
+from compactds.datastore.filtered import FilteredSearch, filtered_for
 from compactds.datastore.lookup import DocumentLookup
 from compactds.datastore.manifest import IndexRecord, Manifest, SegmentRecord
 from compactds.datastore.passages import ROWS_PER_BATCH, PassageReader
@@ -33,7 +33,7 @@ class Segment:
     """Hold the open parts of one segment; rows are numbered from 0 in it.
 
     `live` are the rows that are not deleted, None if none is. `refiner` searches index and vectors in one
-    step, None if they are of kinds that it cannot take.
+    step, `filtered` does so under filters; None if they are of kinds that those cannot take.
     """
 
     record: SegmentRecord
@@ -46,6 +46,7 @@ class Segment:
     ledger: bytes
     live: Bitmap | None = None
     refiner: Refiner | None = None
+    filtered: FilteredSearch | None = None
 
     @property
     def rows(self) -> int:
@@ -64,7 +65,7 @@ class Segment:
     @property
     def filters_ram_bytes(self) -> int:
         """Return what filters hold at present: columns, results, and lists copied for those in steady use."""
-        copies = 0 if self.refiner is None else self.refiner.filtered.ram_bytes
+        copies = 0 if self.filtered is None else self.filtered.ram_bytes
         return self.attributes.ram_bytes + copies
 
     def is_deleted(self, row: int) -> bool:
@@ -141,7 +142,7 @@ def open_index(folder: Path, record: IndexRecord, *, dimension: int) -> AnnIndex
             case "hnsw":
                 return open_hnsw(path, dimension=dimension)
             case "ivf":
-                return open_ivf(path, reach=None if record.reach is None else Reach(**record.reach))
+                return open_ivf(path)
     except MemoryError as error:
         raise StoreError(
             f"{path} does not fit in memory.",
@@ -184,6 +185,7 @@ def _open(path: Path, manifest: Manifest, record: SegmentRecord, opened: ExitSta
             ledger=(path / LEDGER_FILE).read_bytes(),
             live=live,
             refiner=refiner_for(index, vectors),
+            filtered=filtered_for(index, vectors),
         )
     except (OSError, ValueError) as error:
         raise _damaged(path, _cannot_be_read(path, error)) from error

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -14,13 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from compactds.datastore.ann.base import AnnIndex
 from compactds.datastore.ann.choose import IndexPlan
 from compactds.datastore.ann.flat import build_flat
 from compactds.datastore.ann.hnsw import build_hnsw
-from compactds.datastore.ann.ivf import IvfIndex
 from compactds.datastore.ann.ivf_build import LEAST_TRAINING_ROWS, build_ivf, training_rows
-from compactds.datastore.ann.reach import MEASURED_QUERIES, measure_reach
 from compactds.datastore.attributes import ROWS_PER_GROUP, arrow_schema
 from compactds.datastore.calibration import calibrate, held_out_rows, hold_out
 from compactds.datastore.costs import measure_costs
@@ -225,7 +222,7 @@ def finish_segment(
         held_out = hold_out(proposing, deciding, held_out_rows(deciding.rows))
         points = calibrate(opened, deciding, held_out)
     costs = measure_costs(opened, proposing, deciding)
-    index = replace(index, ram_bytes=opened.ram_bytes, reach=_reach(opened, proposing))
+    index = replace(index, ram_bytes=opened.ram_bytes)
     content = (PASSAGES_FILE, ATTRIBUTES_FILE, DOCUMENTS_FILE, exact_file(dtype), index.file, *extra_files)
     files = {name: _synced_record(writer.folder / name) for name in content}
     digest = hashlib.sha256(
@@ -244,15 +241,6 @@ def finish_segment(
         calibration=points,
         costs=costs,
     )
-
-
-def _reach(index: AnnIndex, vectors: ExactVectors) -> dict[str, float] | None:
-    """Measure how far an index of lists has to be searched under filters, with rows it was not trained on."""
-    if not isinstance(index, IvfIndex):
-        return None
-    rows = held_out_rows(vectors.rows)
-    reach = measure_reach(index, vectors.gather(rows[:: max(1, len(rows) // MEASURED_QUERIES)]))
-    return None if reach is None else asdict(reach)
 
 
 def _sample(vectors: ExactVectors, count: int, seed: int) -> Vectors:

@@ -5,14 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compactds.datastore.ann.base import Bounds
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
 from compactds.datastore.bitmaps import Bitmap
-from compactds.datastore.filtered import MOST_ASKINGS
+from compactds.datastore.filtered import MOST_ASKINGS, FilteredSearch
 from compactds.datastore.plan import Plan
-from compactds.datastore.refining import refiner_for
 from compactds.datastore.vectors import ExactVectors
 
 ROWS, DIMENSION, LISTS = 12_000, 48, 120
@@ -44,11 +42,11 @@ def opened(folder):
     index = open_ivf(folder / "ivf")
     vectors = ExactVectors(folder / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
     vectors.learn(10**12)  # nothing had to be read
-    return index, vectors, refiner_for(index, vectors).filtered
+    return index, vectors, FilteredSearch(index, vectors)
 
 
 def planned(candidates: int, effort: int, *, misses: float | None = 0.075, grows: bool = True) -> Plan:
-    return Plan("lists", candidates, effort, 0.0, Bounds(10, misses), grows)
+    return Plan("lists", candidates, effort, 0.0, misses=misses, grows=grows)
 
 
 def truth(wide: np.ndarray, query: np.ndarray, mask: np.ndarray, k: int = 10) -> np.ndarray:
@@ -110,7 +108,7 @@ def test_rows_are_found_however_few_are_near(store):
     assert mask[one[1]].all()
     every = search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask))  # all lists are searched
     assert recall([every], wide, query, mask) >= 0.9
-    cheaper = replace(planned(200, 2), bounds=Bounds(10, 0.075, most_rows=ROWS - 1))
+    cheaper = replace(planned(200, 2), misses=0.075, most_rows=ROWS - 1)
     assert search.best(query, 10, cheaper, Bitmap.from_mask(mask)) is None  # all rows are scored instead
 
 
@@ -177,3 +175,63 @@ def test_what_is_on_disk_is_found_as_what_is_in_memory(store):
         if warm is not None:
             np.testing.assert_array_equal(warm[1], cold[1])
             np.testing.assert_array_equal(warm[0], cold[0])
+
+
+def test_a_filter_that_leaves_as_much_near_a_query_as_elsewhere_is_searched_in_one_step(store, monkeypatch):
+    folder, wide, topics = store
+    _, _, search = opened(folder)
+    asked = []
+
+    def note(plan, lists, _):
+        asked.append(lists)
+        return plan.candidates
+
+    monkeypatch.setattr("compactds.datastore.filtered._candidates", note)
+    steps = {}
+    for name, mask in (("even", np.arange(ROWS) % 2 == 0), ("against", topics != topics[7])):
+        asked.clear()
+        search.best(wide[7:8], 10, planned(60, 4), Bitmap.from_mask(mask))
+        steps[name] = list(asked)
+    assert len(steps["even"]) == 1
+    assert len(steps["against"]) > 1
+    assert steps["against"] == sorted(steps["against"])
+
+
+@pytest.mark.parametrize("side", ["with", "against"])
+def test_vectors_that_faiss_cannot_score_are_scored_in_a_second_step(store, side):
+    folder, wide, topics = store
+    wide.tofile(folder / "exact.f32")
+    index = open_ivf(folder / "ivf")
+    vectors = ExactVectors(folder / "exact.f32", rows=ROWS, dimension=DIMENSION, dtype="float32")
+    search = FilteredSearch(index, vectors)
+    queries, theirs = of_topics(np.random.default_rng(3), 30)
+    hits = []
+    for query, topic in zip(queries, theirs, strict=True):
+        mask = (topics == topic) if side == "with" else (topics != topic)
+        found = search.best(query[np.newaxis], 10, planned(60, 4), Bitmap.from_mask(mask))
+        hits.append(recall([found], wide, [query], mask))
+        if found is not None:
+            np.testing.assert_allclose(found[0], wide[found[1]] @ query, rtol=1e-5)
+            assert mask[found[1]].all()
+    assert np.mean(hits) >= 0.95
+
+
+def test_another_encoder_decides_by_its_own_vectors(store, tmp_path):
+    folder, narrow, topics = store
+    turn = np.random.default_rng(4).standard_normal((DIMENSION, 2 * DIMENSION)).astype(np.float32)
+    deciding = narrow @ turn
+    deciding.astype("<f2").tofile(tmp_path / "exact.f16")
+    vectors = ExactVectors(tmp_path / "exact.f16", rows=ROWS, dimension=2 * DIMENSION, dtype="float16")
+    search = FilteredSearch(open_ivf(folder / "ivf"), vectors)
+    queries, theirs = of_topics(np.random.default_rng(5), 30)
+    stored = deciding.astype("<f2").astype(np.float32)
+    hits = []
+    for query, topic in zip(queries, theirs, strict=True):
+        mask, exact = topics != topic, (query @ turn)[np.newaxis]
+        found = search.best(query[np.newaxis], 10, planned(200, 8), Bitmap.from_mask(mask), deciding=exact)
+        hits.append(recall([found], stored, exact, mask))
+        if found is not None:
+            assert mask[found[1]].all()
+            assert (np.diff(found[0]) <= 0).all()
+            np.testing.assert_allclose(found[0], stored[found[1]] @ exact[0], rtol=1e-3)
+    assert np.mean(hits) >= 0.8

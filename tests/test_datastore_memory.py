@@ -172,14 +172,14 @@ class TestPrediction:
         table = pa.table({name: ["x"] * rows for name in schema}, schema=arrow_schema(schema))
         pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
         columns = AttributeColumns(tmp_path / "a.parquet", schema)
-        limits = filters_at_most(rows, 384 * 4 * rows, 0, 384)
+        limits = filters_at_most(rows, 384 * 4 * rows, 0)
         assert columns.filter.limit_bytes == limits.columns_bytes + limits.results_bytes == limits.total_bytes
         columns.close()
 
     def test_filters_are_counted_in_what_serving_takes_at_most(self):
         plan = choose_index(10**6, 384, memory_bytes=1 << 40)
         found = predict_memory(plan, 10**6, 384, building_base_bytes=0, serving_base_bytes=7)
-        assert found.filters == filters_at_most(10**6, plan.ram_bytes, plan.lists, plan.shape(384).rotated)
+        assert found.filters == filters_at_most(10**6, plan.ram_bytes, plan.lists)
         assert found.filters.columns_bytes >= 64 * 10**6
         assert found.filters.list_map_bytes >= 2 * 10**6
         assert found.filters.list_copies_bytes >= 16 << 20
@@ -208,8 +208,8 @@ class TestPrediction:
         filters = [Bitmap.from_rows(np.array([row]), rows) for row in range(REMEMBERED_FILTERS)]
         counted = sum(known.counts(rows).allowed.nbytes for rows in filters)
         kept = REMEMBERED_FILTERS * PARAMETERS_BYTES
-        assert known.ram_bytes + counted + kept == list_map_bytes(rows, lists, 6)
-        assert list_map_bytes(rows, 1 << 17, 6) > list_map_bytes(rows, 1 << 16, 6) + 2 * rows
+        assert known.ram_bytes + counted + kept == list_map_bytes(rows, lists)
+        assert list_map_bytes(rows, 1 << 17) > list_map_bytes(rows, 1 << 16) + 2 * rows
 
 
 class TestLeast:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from compactds.datastore.ann import narrowed
-from compactds.datastore.ann.base import Bounds
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
@@ -27,8 +26,8 @@ from compactds.datastore.ann.narrowed import (
     unpacked,
 )
 from compactds.datastore.bitmaps import Bitmap
+from compactds.datastore.filtered import FilteredSearch
 from compactds.datastore.plan import Plan
-from compactds.datastore.refining import refiner_for
 from compactds.datastore.vectors import ExactVectors
 
 ROWS, DIMENSION, LISTS = 6_000, 32, 24
@@ -229,6 +228,13 @@ def test_a_copy_that_turns_out_larger_than_the_limit_is_let_go_for_good(index, m
     assert copies.kept.ram_bytes == 0
 
 
+def test_lists_of_a_filter_that_leaves_most_rows_are_not_copied(index):
+    copies, use = Copies(index, 1 << 24), Use()
+    copies.use(use, a_filter(0.7), 200)
+    assert use.copying is use.narrowed is None
+    assert copies.kept.ram_bytes == 0
+
+
 def test_a_forked_process_copies_even_if_a_thread_was_copying_meanwhile(index):
     copies = Copies(index, 1 << 20)
     with copies.kept._lock:
@@ -245,8 +251,8 @@ def test_a_forked_process_copies_even_if_a_thread_was_copying_meanwhile(index):
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_a_search_finds_the_same_before_and_after_for_any_number_of_threads(folder, index, queries, share):
     vectors = ExactVectors(folder / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
-    search = refiner_for(index, vectors).filtered
-    allowed, plan = a_filter(share), Plan("lists", 60, 9, 0.0, Bounds(5, 0.04))
+    search = FilteredSearch(index, vectors)
+    allowed, plan = a_filter(share), Plan("lists", 60, 9, 0.0, misses=0.04)
     vectors.learn(10**12)
 
     def ask(query: np.ndarray):
@@ -265,11 +271,11 @@ def test_a_search_finds_the_same_before_and_after_for_any_number_of_threads(fold
 
 def test_a_closed_search_goes_without_waiting_for_the_garbage_collector(folder, index):
     vectors = ExactVectors(folder / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
-    refiner = refiner_for(index, vectors)
-    kept = weakref.ref(refiner.filtered)
+    search = FilteredSearch(index, vectors)
+    kept = weakref.ref(search)
     gc.disable()
     try:
-        del refiner
+        del search
         assert kept() is None
     finally:
         gc.enable()

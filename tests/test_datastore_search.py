@@ -283,7 +283,7 @@ class Lists:
         return 100.0 * effort
 
 
-COSTS = SearchCosts(row_us=0.2, code_us=0.006, query_us=30, walk_us=60)
+COSTS = SearchCosts(row_us=0.2, code_us=0.006, query_us=30, filtered_us=60)
 
 
 def plan(**changes):
@@ -349,19 +349,19 @@ class TestPlan:
         assert (most.least, half.least) == pytest.approx((10.71, 10.5))
         assert half.instead.name == "lists"
 
-    def test_a_walk_may_miss_less_the_more_recall_is_asked_for_unless_its_effort_is_given(self):
-        bounds = [plan(filtered=True, matching=20_000, recall=recall).bounds for recall in (0.9, 0.95, 0.99)]
-        assert [found.misses for found in bounds] == pytest.approx([0.15, 0.075, 0.015])
-        assert plan(filtered=True, matching=20_000, k=20).bounds.misses == pytest.approx(0.15)
-        assert plan(filtered=True, matching=20_000, effort=16).bounds.misses is None
+    def test_a_search_of_lists_may_miss_less_the_more_recall_is_asked_for_unless_its_effort_is_given(self):
+        misses = [plan(filtered=True, matching=20_000, recall=recall).misses for recall in (0.9, 0.95, 0.99)]
+        assert misses == pytest.approx([0.15, 0.075, 0.015])
+        assert plan(filtered=True, matching=20_000, k=20).misses == pytest.approx(0.15)
+        assert plan(filtered=True, matching=20_000, effort=16).misses is None
 
     @pytest.mark.parametrize("name", ["exact", "lists", "codes", "open"])
     def test_a_plan_can_be_asked_for(self, name):
         assert plan(filtered=True, matching=80_000, plan=name).name == name
 
-    def test_a_walk_is_given_up_where_scoring_everything_is_cheaper(self):
-        walked = plan(filtered=True, matching=2_000, plan="lists")
-        assert walked.bounds.most_rows * COSTS.code_us + COSTS.walk_us == pytest.approx(2_000 * COSTS.row_us)
+    def test_lists_are_given_up_where_scoring_everything_is_cheaper(self):
+        asked = plan(filtered=True, matching=2_000, plan="lists")
+        assert asked.most_rows * COSTS.code_us + COSTS.filtered_us == pytest.approx(2_000 * COSTS.row_us)
 
     def test_an_index_that_cannot_filter_is_left_out_of_filtered_searches(self):
         class Graph(Lists):
@@ -381,7 +381,7 @@ class TestPlan:
     def test_the_prediction_of_an_open_search_counts_the_scoring_of_its_candidates(self):
         assert plan().predicted_us == pytest.approx(30 + 3_200 * 0.006 + 128 * 0.2)
 
-    def test_an_index_that_keeps_no_lists_has_none_walked(self):
+    def test_an_index_that_keeps_no_lists_has_none_searched(self):
         class Flat(Lists):
             exact = True
 

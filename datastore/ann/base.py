@@ -1,7 +1,5 @@
 """What an ANN index is: an immutable in-memory structure that proposes candidate rows."""
 
-import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,19 +13,6 @@ Scores = NDArray[np.float32]
 
 NO_ROW = -1
 """Fills the places of a result for which the index found no row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Say how far a search under a filter goes: how many of the `k` best rows it may be expected to miss.
-
-    `misses` None leaves that to the effort. A query for which more than `most_rows` would be scanned is not
-    searched any further, and may get no rows at all.
-    """
-
-    k: int = 10
-    misses: float | None = None
-    most_rows: float = math.inf
 
 
 class AnnIndex(Protocol):
@@ -72,12 +57,10 @@ class AnnIndex(Protocol):
         *,
         effort: int,
         allowed: Bitmap | None = None,
-        bounds: Bounds | None = None,
     ) -> tuple[Scores, Rows]:
         """Return up to `count` rows a query, best first: scores and row numbers, shape (n, count).
 
         `effort` is the index's own measure of work (lists probed, or beam width). Rows outside
-        `allowed` are never returned; missing places hold NO_ROW. `bounds` say more of how far to look under
-        a filter.
+        `allowed` are never returned; missing places hold NO_ROW.
         """
         ...

@@ -7,7 +7,7 @@ from typing import Any
 
 import faiss
 
-from compactds.datastore.ann.base import Bounds, Rows, Scores
+from compactds.datastore.ann.base import Rows, Scores
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
@@ -45,7 +45,6 @@ class FlatIndex:
         *,
         effort: int,
         allowed: Bitmap | None = None,
-        bounds: Bounds | None = None,  # noqa: ARG002 - a filter makes no search dearer here
     ) -> tuple[Scores, Rows]:
         """Return the `count` best allowed rows of every query; `effort` makes no difference."""
         del effort

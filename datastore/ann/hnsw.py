@@ -8,7 +8,7 @@ from typing import Any
 import hnswlib
 import numpy as np
 
-from compactds.datastore.ann.base import NO_ROW, Bounds, Rows, Scores
+from compactds.datastore.ann.base import NO_ROW, Rows, Scores
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
@@ -55,7 +55,6 @@ class HnswIndex:
         *,
         effort: int,
         allowed: Bitmap | None = None,
-        bounds: Bounds | None = None,  # noqa: ARG002 - a filter makes no search dearer here
     ) -> tuple[Scores, Rows]:
         """Return the `count` best rows the beam met, for every query."""
         if allowed is not None:

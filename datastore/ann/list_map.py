@@ -1,4 +1,4 @@
-"""Know the lists of an IVF index: which holds each row, how near it is, and what a filter allows in it."""
+"""Know the lists of an IVF index: which holds each row, and what a filter allows in it."""
 
 import threading
 import weakref
@@ -12,47 +12,30 @@ from numpy.typing import NDArray
 
 from compactds.datastore.ann.narrowed import Use
 from compactds.datastore.bitmaps import Bitmap
-from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.scoring import inner_products
 
 COUNTED_EXACTLY_ROWS = 65_536
 SAMPLED_ROWS = 65_536
 REMEMBERED_FILTERS = 1_024
-EVEN = 0.3
-"""A filter is even that allows about the same share of all lists: give or take so much of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListCounts:
-    """Hold what a filter leaves of each list: how many rows, `exact` if they were counted one by one.
+    """Hold what a filter leaves of each list: about how many rows.
 
-    `share` is that of all rows, `even` says whether it is much the same in every list. `use` tells how the
-    filter is used. The selector holds no more than the address of the filter's bits: neither is to be used
-    for longer than the filter is held.
+    `share` is that of all rows. `use` tells how the filter is used. The selector holds no more than the
+    address of the filter's bits: neither is to be used for longer than the filter is held.
     """
 
     allowed: NDArray[np.float32]
-    exact: bool
     share: float
-    even: bool
     selector: Any
     use: Use = field(default_factory=Use, repr=False)
-
-
-def _exact_centroids(ivf: Any) -> Vectors:
-    """Return the centroids of an index's lists, shape (lists, d)."""
-    quantizer = faiss.downcast_index(ivf.quantizer)
-    if hasattr(quantizer, "refine_index"):
-        quantizer = faiss.downcast_index(quantizer.refine_index)
-    centroids: Vectors = quantizer.reconstruct_n(0, int(ivf.nlist))
-    return centroids
 
 
 class ListMap:
     """Know which list holds each row, and how many allowed rows each list holds under a filter.
 
-    Made when an index is first searched under a filter. It takes two bytes a row, four from 65,536 lists on,
-    and the centroids as they are.
+    Made when an index is first searched under a filter. It takes two bytes a row, four from 65,536 lists on.
     """
 
     def __init__(self, ivf: Any) -> None:
@@ -65,7 +48,6 @@ class ListMap:
                 ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)
                 self.list_of_row[ids] = number
                 self.sizes[number] = size
-        self.centroids: Vectors = _exact_centroids(ivf)
         drawn = np.random.default_rng(0).choice(rows, min(rows, SAMPLED_ROWS), replace=False)
         self._sample = np.sort(drawn)
         self._sample_lists = self.list_of_row[self._sample]
@@ -75,12 +57,8 @@ class ListMap:
     @property
     def ram_bytes(self) -> int:
         """Return the bytes of the map."""
-        held = self.list_of_row, self._sample, self._sample_lists, self.sizes, self.centroids
+        held = self.list_of_row, self._sample, self._sample_lists, self.sizes
         return sum(array.nbytes for array in held)
-
-    def closeness(self, rotated: Vectors) -> NDArray[np.float32]:
-        """Return the inner products of all centroids with one query in the index's own space."""
-        return inner_products(rotated, self.centroids)
 
     def counts(self, allowed: Bitmap) -> ListCounts:
         """Return the allowed rows of each list: counted if they are few, else estimated from a sample.
@@ -102,22 +80,20 @@ class ListMap:
         return counts
 
     def _described(self, allowed: Bitmap) -> ListCounts:
-        counted, exact = self._counted(allowed)
+        counted = self._counted(allowed)
         share = allowed.count / max(1, len(self.list_of_row))
-        expected = share * self.sizes
-        off = float(np.square(counted - expected).sum())
-        even = off <= EVEN**2 * float(np.square(expected).sum())
         # Given as an address, the bits are not kept by the selector, and go with the filter's result.
         selector = faiss.IDSelectorBitmap(allowed.bits.nbytes, faiss.swig_ptr(allowed.bits))
-        return ListCounts(counted, exact, share, even, selector)
+        return ListCounts(counted, share, selector)
 
-    def _counted(self, allowed: Bitmap) -> tuple[NDArray[np.float32], bool]:
-        """Return the allowed rows of each list, and whether they are exact."""
+    def _counted(self, allowed: Bitmap) -> NDArray[np.float32]:
+        """Return the allowed rows of each list."""
         lists = len(self.sizes)
         if allowed.count <= COUNTED_EXACTLY_ROWS:
             met = np.bincount(self.list_of_row[allowed.rows()], minlength=lists)
-            return met.astype(np.float32), True
+            return met.astype(np.float32)
         bits = allowed.bits[self._sample >> 3] >> (self._sample & 7).astype(np.uint8)
         met = np.bincount(self._sample_lists[(bits & 1).astype(np.bool_)], minlength=lists)
         scale = len(self.list_of_row) / len(self._sample)
-        return (met * scale).astype(np.float32), False
+        scaled: NDArray[np.float32] = (met * scale).astype(np.float32)
+        return scaled

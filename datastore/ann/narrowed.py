@@ -24,6 +24,8 @@ from compactds.datastore.ann.ivf_shape import BLOCK_ROWS, CODE_BITS, ID_BYTES
 
 STEADY_SEARCHES = 8
 """A filter is in steady use once it was asked for so often."""
+MOST_SHARE = 0.6
+"""The lists of a filter that leaves more are not copied: they would be little shorter."""
 NEVER = -(1 << 62)
 """How often a filter counts as asked for whose lists cannot be copied."""
 COPYING_WORK = 600
@@ -231,11 +233,14 @@ class NarrowedIndexes:
     def _make_room(self, use: Use, allowed: NDArray[np.float32]) -> bool:
         """Let go of lists that were not used for long if need be; tell whether those of `use` find room."""
         wanted = copy_bytes(allowed, int(self._ivf.M2) // 2)
+        if wanted > self._limit or allowed.sum() > MOST_SHARE * int(self._ivf.ntotal):
+            use.searches = NEVER
+            return False
         held = sorted(self._held, key=lambda one: one.last)
         left = self._limit - sum(one.copy_bytes for one in held)
         idle = [one for one in held if self._searches - one.last > IDLE_SEARCHES]
         if wanted > left + sum(one.copy_bytes for one in idle):
-            use.searches = NEVER if wanted > self._limit else 0  # else asks again later
+            use.searches = 0  # it asks again later
             return False
         for one in idle:
             if wanted <= left:
