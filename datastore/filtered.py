@@ -3,9 +3,9 @@
 How many lists a filter takes nobody knows beforehand. One that leaves few rows near a query, or those of
 other topics, makes it look where it would not without. So a search begins with as many lists as the filter
 leaves rows near the query. If it leaves fewer there than elsewhere, the search looks at where the best rows
-were found: unless they are among the nearest of the allowed rows met, others are likely beyond, and four
-times as many lists are searched. Where that would be most of them, all are, or every allowed row is scored if
-that costs less.
+were found: unless they are among the nearest of the allowed rows met, others are likely beyond, and more
+lists are searched. Where that would be most of them, all are, or every allowed row is scored if that costs
+less.
 """
 
 import math
@@ -31,21 +31,24 @@ NEAR_LISTS = 8
 """How many of a query's nearest lists tell what a filter leaves around it."""
 ALIKE = 0.5
 """A filter leaves as much near a query as elsewhere if it leaves so much of its average in each of them."""
-SPARSE = 0.1
+SPARSE = 0.3
 """A filter is not taken to leave less near a query than this part of what it leaves on average."""
 LOOKED_AT = 0.5
 """The nearest lists are found for a filter that leaves this part of its average near the query."""
 EXPECTED_MISSES = 0.03
 """So many of the best rows may be expected further out for each that may be missed: where a filter goes
 against a query, they thin out later than expected."""
-FURTHER = 4
-"""So many times as many lists are searched at the next step."""
-LEAST_DEPTH = 1e-3
+OF_DEEPEST = 0.25
+"""The best rows are taken to lie no less deep on average than this part of the deepest one's depth."""
+SURE = 2.0
+"""The next step searches so many times as many lists as would do if the best rows stayed where they are."""
+LEAST_FURTHER, MOST_FURTHER = 1.5, 4.0
+"""It searches so many times as many lists as the last, at least and at most."""
 CANDIDATES_STEP = 16
 """Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
 MOST_ASKINGS = 16
 """Ways of asking are kept for so many kinds of search under a filter."""
-MOST_OF_LISTS = 0.5
+MOST_OF_LISTS = 0.7
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
 if that costs less."""
 
@@ -99,20 +102,25 @@ class FilteredSearch:
         looked_at = self._index.effort_at(LOOKED_AT * counts.share, plan.effort)
         around = self._around(query, known, counts, looked_at)
         lists = self._index.effort_at(around.share, plan.effort)
-        settled, most_misses = around.alike or plan.misses is None, EXPECTED_MISSES * (plan.misses or 0.0)
+        settled = around.alike or plan.misses is None
+        wanted_depth = None if plan.misses is None else _depth_for(plan.misses / k)
         power = CANDIDATES_POWER if deciding is None else 1.0
         while True:
             asking = self._asking(counts, lists, k, _candidates(plan, lists, power))
             answer = self._answer(query, k, asking, deciding)
             if lists >= self._index.lists:
                 break
-            if len(answer.rows) == k and (
-                settled or self._misses(query, known, counts, around, lists, answer) <= most_misses
-            ):
-                break
-            settled = plan.misses is None
-            lists = min(self._index.lists, FURTHER * lists)
-            if plan.misses is not None and lists > MOST_OF_LISTS * self._index.lists:
+            further = MOST_FURTHER
+            if len(answer.rows) == k:
+                if settled or wanted_depth is None:
+                    break
+                depth = self._depth(query, known, counts, around, lists, answer)
+                if depth <= wanted_depth:
+                    break
+                further = min(max(SURE * depth / wanted_depth, LEAST_FURTHER), MOST_FURTHER)
+            settled = False
+            lists = min(self._index.lists, math.ceil(further * lists))
+            if wanted_depth is not None and lists > MOST_OF_LISTS * self._index.lists:
                 if self._index.rows > plan.most_rows:
                     return None
                 lists = self._index.lists
@@ -130,13 +138,12 @@ class FilteredSearch:
         alike = all(allowed >= least * rows for allowed, rows in zip(left, held, strict=True))
         return Around(nearest, min(1.0, share), alike)
 
-    def _misses(
+    def _depth(
         self, query: Vectors, known: ListMap, counts: ListCounts, around: Around, lists: int, answer: Answer
     ) -> float:
-        """Return how many of the best rows are to be expected further out than the lists that were searched.
+        """Return how deep among the allowed rows met the best ones lie, from 0 to 1: about the average.
 
-        The depth of a row is the share of the allowed rows met that lie in lists nearer to the query. If the
-        best rows thin out evenly with it, their mean depth tells how many there are beyond.
+        The depth of a row is the share of the allowed rows met that lie in lists nearer to the query.
         """
         enough = len(around.nearest) >= lists
         nearest = around.nearest[:lists] if enough else self._index.nearest_lists(query, lists)
@@ -144,8 +151,8 @@ class FilteredSearch:
         met = allowed.cumsum()
         depths = np.ones(self._index.lists)
         depths[nearest] = (met - allowed / 2) / max(float(met[-1]), 1.0)
-        depth = float(depths[known.list_of_row[answer.nearest]].mean())
-        return len(answer.rows) * math.exp(-1 / max(depth, LEAST_DEPTH))
+        theirs = depths[known.list_of_row[answer.nearest]]
+        return max(float(theirs.mean()), OF_DEEPEST * float(theirs.max()))
 
     def _asked_at_once(self, query: Vectors, asking: Asking) -> tuple[Scores, Rows]:
         """Return scores and rows of one query's best as faiss orders them."""
@@ -183,6 +190,14 @@ class FilteredSearch:
 def filtered_for(index: AnnIndex, vectors: ExactVectors) -> FilteredSearch | None:
     """Return what searches an index under filters list by list, None for kinds without lists."""
     return FilteredSearch(index, vectors) if isinstance(index, IvfIndex) else None
+
+
+def _depth_for(misses: float) -> float:
+    """Return how deep the best rows may lie on average if so many of each are to be missed further out.
+
+    They thin out about evenly with depth: of those whose mean depth is u, exp(-1 / u) lie beyond.
+    """
+    return -1 / math.log(EXPECTED_MISSES * misses)
 
 
 def _candidates(plan: Plan, lists: int, power: float) -> int:

@@ -191,8 +191,8 @@ def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
 
 
 def have_directions(squares: NDArray[np.float32]) -> bool:
-    """Tell whether none of the squared lengths is zero or not finite; there has to be one."""
-    return bool(squares.min() > 0 and squares.max() < math.inf)
+    """Tell whether none of the squared lengths is zero or not finite."""
+    return all(0 < square < math.inf for square in squares.tolist())
 
 
 def at_unit_length(vectors: Vectors) -> Vectors:

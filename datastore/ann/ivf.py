@@ -22,8 +22,8 @@ from compactds.datastore.ann.list_map import ListMap
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 
-FILTERED_POWER = -0.4
-"""Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.4 times
+FILTERED_POWER = -0.45
+"""Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.45 times
 as many lists: measured at shares of 0.1 to 0.9."""
 CANDIDATES_POWER = 0.7
 """Where a filter has n times as many lists searched, n ** 0.7 times as many candidates are scored: what is
