@@ -24,6 +24,7 @@ from compactds.datastore.asking import Asking, Calls, calls_on
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.plan import Plan
+from compactds.datastore.queries import MAX_CANDIDATES
 from compactds.datastore.scoring import Rows, Scores, in_order, refining_once
 from compactds.datastore.vectors import ExactVectors, reads_so_far
 
@@ -40,13 +41,16 @@ EXPECTED_MISSES = 0.03
 against a query, they thin out later than expected."""
 OF_DEEPEST = 0.25
 """The best rows are taken to lie no less deep on average than this part of the deepest one's depth."""
+LEAST_MISSES = 1e-9
 SURE = 2.0
 """The next step searches so many times as many lists as would do if the best rows stayed where they are."""
 LEAST_FURTHER, MOST_FURTHER = 1.5, 4.0
 """It searches so many times as many lists as the last, at least and at most."""
+MOST_SCORED = 0.5
+"""Rather than so great a part of the allowed rows, here and there, all of them are scored as they lie."""
 CANDIDATES_STEP = 16
 """Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
-MOST_ASKINGS = 16
+MOST_ASKINGS = 8
 """Ways of asking are kept for so many kinds of search under a filter."""
 MOST_OF_LISTS = 0.7
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
@@ -106,7 +110,10 @@ class FilteredSearch:
         wanted_depth = None if plan.misses is None else _depth_for(plan.misses / k)
         power = CANDIDATES_POWER if deciding is None else 1.0
         while True:
-            asking = self._asking(counts, lists, k, _candidates(plan, lists, power))
+            candidates = _candidates(plan, lists, power)
+            if plan.grows and candidates >= MOST_SCORED * allowed.count:
+                return None
+            asking = self._asking(counts, lists, k, min(candidates, allowed.count))
             answer = self._answer(query, k, asking, deciding)
             if lists >= self._index.lists:
                 break
@@ -119,7 +126,7 @@ class FilteredSearch:
                     break
                 further = min(max(SURE * depth / wanted_depth, LEAST_FURTHER), MOST_FURTHER)
             settled = False
-            lists = min(self._index.lists, math.ceil(further * lists))
+            lists = self._index.effort_from(further * lists)
             if wanted_depth is not None and lists > MOST_OF_LISTS * self._index.lists:
                 if self._index.rows > plan.most_rows:
                     return None
@@ -197,19 +204,16 @@ def _depth_for(misses: float) -> float:
 
     They thin out about evenly with depth: of those whose mean depth is u, exp(-1 / u) lie beyond.
     """
-    return -1 / math.log(EXPECTED_MISSES * misses)
+    return -1 / math.log(max(LEAST_MISSES, EXPECTED_MISSES * min(misses, 1.0)))
 
 
 def _candidates(plan: Plan, lists: int, power: float) -> int:
     """Return how many rows are scored where a filter has so many lists searched."""
     if not plan.grows or lists <= plan.effort:
         return plan.candidates
-    return _rounded(plan.candidates * (lists / max(1, plan.effort)) ** power)
-
-
-def _rounded(number: float) -> int:
-    """Return a number of candidates or results, so rounded up that few kinds of parameters are kept."""
-    return CANDIDATES_STEP * math.ceil(number / CANDIDATES_STEP)
+    grown: float = plan.candidates * (lists / max(1, plan.effort)) ** power
+    most = max(plan.candidates, MAX_CANDIDATES)
+    return min(most, CANDIDATES_STEP * math.ceil(grown / CANDIDATES_STEP))
 
 
 def _asked(calls: Calls, wanted: int, candidates: int, lists: int, selector: dict[str, Any]) -> Asking:
@@ -219,7 +223,7 @@ def _asked(calls: Calls, wanted: int, candidates: int, lists: int, selector: dic
 
 
 def _keep(askings: dict[tuple[Any, ...], Asking], key: tuple[Any, ...], asking: Asking) -> Asking:
-    if len(askings) >= MOST_ASKINGS:
-        askings.clear()
+    while len(askings) >= MOST_ASKINGS:
+        askings.pop(next(iter(askings), key), None)  # the oldest, unless another thread was faster
     askings[key] = asking
     return asking

@@ -48,12 +48,12 @@ class Plan:
     - open: the index proposes without regard to the filter, which is applied to what scores best; for an
       index that cannot leave rows out
 
-    A search of lists goes on until no more than `misses` of the best rows are likely to be further out, or
-    has the effort asked for if that is None; where it would meet more than `most_rows`, every allowed row is
-    scored instead, which costs less. With `grows`, more candidates are scored where a filter leaves few rows
-    near a query. An open search keeps the `results` best rows; `instead` is what is done for queries of which
-    fewer than `least` pass the filter, because it excludes rows just where such a query looks; without one,
-    all that is allowed is scored for them.
+    A search of lists goes on until much fewer than `misses` of the best rows are to be expected further out,
+    or has the effort asked for if that is None; where it would meet more than `most_rows`, every allowed row
+    is scored instead, which costs less. With `grows`, more candidates are scored where a filter leaves few
+    rows near a query. An open search keeps the `results` best rows; `instead` is what is done for queries of
+    which fewer than `least` pass the filter, because it excludes rows just where such a query looks; without
+    one, all that is allowed is scored for them.
     """
 
     name: PlanName
@@ -108,7 +108,8 @@ def choose_plan(
     if not filtered:
         return plans[-1]
     if any(plan.name == "lists" for plan in plans):
-        plans = [plan for plan in plans if plan.name != "open"]  # it meets as many rows, and scores more
+        # Both meet as many rows; lists end early where they can, and score more candidates where they must.
+        plans = [plan for plan in plans if plan.name not in ("open", "codes")]
     return min(plans, key=lambda plan: plan.predicted_us)
 
 

@@ -18,6 +18,7 @@ from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.asking import Asking
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import EncoderSpec, Vectors
+from compactds.datastore.filtered import FilteredSearch
 from compactds.datastore.parallel import alone, one_thread, share_out
 from compactds.datastore.plan import Plan
 from compactds.datastore.queries import Effort, at_unit_length, have_directions, squared_lengths
@@ -68,6 +69,7 @@ class PreparedSearch:
 
     segment: Segment
     refiner: Refiner
+    filtered: FilteredSearch
     plan: Plan
     encoder: EncoderSpec
     k: int
@@ -116,11 +118,11 @@ class PreparedSearch:
             rows = np.append(rows, np.full(missing, NO_ROW))
         return Neighbours(rows[np.newaxis], scores[np.newaxis], plan.name)
 
-    def _in_lists(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours | None:
-        if self.segment.filtered is None:
-            return None
-        found = self.segment.filtered.best(room.query[np.newaxis], self.k, plan, allowed)
-        return found and Neighbours(found[1][np.newaxis], found[0][np.newaxis], plan.name)
+    def _in_lists(self, room: Room, allowed: Bitmap, plan: Plan) -> Neighbours:
+        found = self.filtered.best(room.query[np.newaxis], self.k, plan, allowed)
+        if found is None:
+            return self._exact(room, allowed, plan)
+        return Neighbours(found[1][np.newaxis], found[0][np.newaxis], plan.name)
 
     def plan_under(self, matching: int) -> Plan:
         """Return the plan of searches under a filter that allows so many rows."""
@@ -196,11 +198,11 @@ class PreparedSearch:
     def _settle(self, queries: Vectors, scores: Scores, rows: Rows) -> Neighbours | None:
         """Return the `k` best of each query; where those are open, from all scores.
 
-        The first line is all that most batches need: what runs here has to be fetched into the processor's
+        The first lines are all that most batches need: what runs here has to be fetched into the processor's
         caches again, so that each step takes 10 to 30 us, ten times as long as it would otherwise.
         """
         descents = np.count_nonzero(scores[:, :-1] > scores[:, 1:])
-        if descents < len(scores) * self.k or self.asking.wanted == self.k:
+        if descents < len(scores) * self.k:
             unclear = ~settled(scores) | (rows[:, -1] == NO_ROW)
             if not self._put_in_order(queries, scores, rows, np.flatnonzero(unclear).tolist()):
                 return None
@@ -226,14 +228,14 @@ class PreparedSearch:
 
 def prepare(segment: Segment, effort: Effort, encoder: EncoderSpec) -> PreparedSearch | None:
     """Return what answers searches of this effort over a segment; None if they need the longer way."""
-    if segment.live is not None or segment.refiner is None:
+    if segment.live is not None or segment.refiner is None or segment.filtered is None:
         return None
     plan = planned(segment, effort, None)
     if plan.name != PLAN:
         return None
     asking = segment.refiner.asking(effort.k, candidates=plan.candidates, effort=plan.effort)
     return PreparedSearch(
-        segment, segment.refiner, plan, encoder, effort.k, asking, encoder.dimension, effort
+        segment, segment.refiner, segment.filtered, plan, encoder, effort.k, asking, encoder.dimension, effort
     )
 
 

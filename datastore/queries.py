@@ -142,10 +142,9 @@ def check_where_list(where: Any, queries: int, *, single: bool) -> None:
     """
     if not isinstance(where, list | tuple) or (len(where) == queries and not single):
         return
-    needed = "a batch of queries" if single else f"{queries:,} of them, one for each query"
-    given = f"{len(where):,} expression{'' if len(where) == 1 else 's'}"
+    asked = "one query" if single else f"a batch of {queries:,}"
     raise SearchError(
-        f"where is a list of {given}, which needs {needed}.",
+        f"where is a list of {len(where):,}, given with {asked}.",
         value=len(where),
         remedy="Give one expression for all queries, or a list with one for each query of a batch.",
     )

@@ -26,7 +26,7 @@ from compactds.filters.schema import FieldType
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.document_shards import DocumentRows, read_shard_documents
 from compactds.indexer.documents import Document, spaced_words
-from compactds.indexer.errors import AttributeNameError, AttributeTypeError
+from compactds.indexer.errors import AttributeTypeError
 from compactds.indexer.execution import Report
 from compactds.indexer.ledger import DECONTAMINATION, NOTHING_LEFT
 from compactds.indexer.reading import raw_shard
@@ -124,12 +124,11 @@ def filter_task(context: FilterContext, task: FilterTask, report: Report) -> dic
 def _fits(document: Document, inference: AttributeInference, *, lenient: bool) -> bool:
     """Take note of a document's attributes, and return whether they go with those before.
 
-    Raise AttributeTypeError if they do not, unless `lenient`; then what was noted is of no use.
+    Raise AttributeTypeError if they do not, unless `lenient`; then what was noted is of no use, and whether
+    the document stays is settled later (`sifting`).
     """
     try:
         inference.observe(document)
-    except AttributeNameError:
-        raise
     except AttributeTypeError:
         if not lenient:
             raise

@@ -167,7 +167,7 @@ def test_each_query_of_a_batch_can_have_a_filter_of_its_own(built, encoder):
             alone = store.search(query, k=5, where=where)
             assert [hit.passage.id for hit in hits] == [hit.passage.id for hit in alone]
             assert hits.report.matching == store.count(where)
-        with pytest.raises(SearchError, match="list of 2 expressions, which needs 4 of them, one for each"):
+        with pytest.raises(SearchError, match="list of 2, given with a batch of 4"):
             store.search(QUERIES, where=[None, None])
         assert store.search([], where=[]) == []
 
@@ -181,13 +181,13 @@ def test_a_list_of_one_filter_does_not_go_for_all(built, encoder):
             lambda where: store.nearest(vectors, where=where),
         ):
             search([None, None])
-            with pytest.raises(SearchError, match="1 expression, which needs 2 of them, one for each query"):
+            with pytest.raises(SearchError, match="list of 1, given with a batch of 2"):
                 search([FILTERS[0]])
         for search in (
             lambda: store.search(QUERIES[0], where=[FILTERS[0]]),
             lambda: store.nearest(vectors[0], where=(FILTERS[0],)),
         ):
-            with pytest.raises(SearchError, match="1 expression, which needs a batch of queries") as refused:
+            with pytest.raises(SearchError, match="list of 1, given with one query") as refused:
                 search()
             assert refused.value.remedy.startswith("Give one expression for all queries")
 

@@ -125,7 +125,7 @@ def test_a_batch_finds_what_its_queries_find_alone(store, monkeypatch):
         assert hits.report.excluded == alone.report.excluded
         assert not set(places(hits)) & set(PLANTED)
     assert store.search([], exclude_overlap_with=[LONG]) == []
-    with pytest.raises(SearchError, match="2 expressions, which needs 14 of them"):
+    with pytest.raises(SearchError, match="a list of 2, given with a batch of 14"):
         store.search(queries, where=[None, None], exclude_overlap_with=[LONG])
 
 

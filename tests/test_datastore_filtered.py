@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from compactds.datastore import filtered
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
@@ -103,10 +104,11 @@ def test_rows_are_found_however_few_are_near(store):
     query = wide[7:8]
     nearest = index.nearest_lists(query, LISTS)
     mask = np.isin(index.list_map().list_of_row, nearest[-20:])
-    one = search.best(query, 10, planned(200, 2, misses=None), Bitmap.from_mask(mask))
+    one = search.best(query, 10, planned(200, 2, misses=None, grows=False), Bitmap.from_mask(mask))
     assert one is not None
     assert mask[one[1]].all()
-    every = search.best(query, 10, planned(200, 2), Bitmap.from_mask(mask))  # all lists are searched
+    every = search.best(query, 10, planned(400, 2, grows=False), Bitmap.from_mask(mask))  # of all lists
+    assert every is not None
     assert recall([every], wide, query, mask) >= 0.9
     cheaper = replace(planned(200, 2), misses=0.075, most_rows=ROWS - 1)
     assert search.best(query, 10, cheaper, Bitmap.from_mask(mask)) is None  # all rows are scored instead
@@ -235,3 +237,46 @@ def test_another_encoder_decides_by_its_own_vectors(store, tmp_path):
             assert (np.diff(found[0]) <= 0).all()
             np.testing.assert_allclose(found[0], stored[found[1]] @ exact[0], rtol=1e-3)
     assert np.mean(hits) >= 0.8
+
+
+def test_no_more_candidates_are_scored_than_half_of_what_is_allowed(store):
+    folder, wide, topics = store
+    _, _, search = opened(folder)
+    for query, topic in zip(wide[:40], topics[:40], strict=True):
+        allowed = Bitmap.from_mask(topics != topic)
+        for k, candidates in ((10, 60), (100, 900), (300, 3_000)):
+            found = search.best(query[np.newaxis], k, planned(candidates, 2, misses=0.05 * k), allowed)
+            assert found is None or found[2] < allowed.count / 2
+        given = search.best(
+            query[np.newaxis], 10, planned(50_000, 2, grows=False), Bitmap.from_rows(np.arange(99), ROWS)
+        )
+        assert given is None or given[2] == 99
+
+
+def test_numbers_of_lists_are_among_the_efforts_so_that_few_ways_of_asking_are_made(store, monkeypatch):
+    folder, wide, topics = store
+    index, _, search = opened(folder)
+    made = []
+    real = filtered._asked
+    monkeypatch.setattr(filtered, "_asked", lambda *arguments: made.append(arguments[3]) or real(*arguments))
+    allowed = Bitmap.from_mask(topics != 3)
+    for query in wide[:300]:
+        search.best(query[np.newaxis], 10, planned(60, 4), allowed)
+    assert set(made) <= set(index.efforts)
+    assert len(made) < 40
+
+
+def test_another_encoder_of_the_same_dimension_decides_by_its_own_vectors(store, tmp_path):
+    folder, narrow, topics = store
+    turn = np.random.default_rng(4).standard_normal((DIMENSION, DIMENSION)).astype(np.float32)
+    stored = (narrow @ turn).astype("<f2")
+    stored.tofile(tmp_path / "exact.f16")
+    vectors = ExactVectors(tmp_path / "exact.f16", rows=ROWS, dimension=DIMENSION, dtype="float16")
+    vectors.learn(10**12)
+    search = FilteredSearch(open_ivf(folder / "ivf"), vectors)
+    allowed = Bitmap.from_mask(topics < 6)
+    for query in narrow[:20]:
+        exact = (query @ turn)[np.newaxis]
+        found = search.best(query[np.newaxis], 10, planned(200, 8), allowed, deciding=exact)
+        if found is not None:
+            np.testing.assert_allclose(found[0], stored[found[1]].astype(np.float32) @ exact[0], rtol=1e-3)

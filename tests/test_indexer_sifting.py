@@ -209,6 +209,22 @@ class TestVectors:
                 assert hit.passage.attributes["weight"] == bare[row]["weight"]
                 assert hit.score == pytest.approx(1, abs=2e-3)
 
+    def test_fields_of_records_that_are_left_out_do_not_count(self, tmp_path, write_jsonl):
+        fields = [{f"a{n}": 1 for n in range(200)}, {f"b{n}": 1 for n in range(100)}, {}]
+        path = write_jsonl(
+            tmp_path / "c.jsonl", [{"text": f"Text {n}.", **more} for n, more in enumerate(fields)]
+        )
+        given = np.eye(3, 8, dtype=np.float32)
+        given[1] = 0
+        np.save(tmp_path / "v.npy", given)
+        wanted = recipe_for([str(path)], {"vectors": str(tmp_path / "v.npy"), "skip_invalid": True})
+        result = build(wanted, tmp_path / "store")
+        assert (result.documents, result.rejected) == (2, 1)
+        given[1] = 1
+        np.save(tmp_path / "v.npy", given)
+        with pytest.raises(AttributeNameError, match="one more than the 256"):
+            build(wanted, tmp_path / "other")
+
     def test_nothing_is_left_of_vectors_that_all_are_zero(self, tmp_path, corpus, vectors):
         np.save(tmp_path / "vectors.npy", 0 * vectors)
         changes = {"vectors": str(tmp_path / "vectors.npy"), "skip_invalid": True}

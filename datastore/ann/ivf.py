@@ -80,7 +80,10 @@ class IvfIndex:
         effort: int,
         allowed: Bitmap | None = None,
     ) -> tuple[Scores, Rows]:
-        """Return the `count` best allowed rows of the `effort` nearest lists, for every query."""
+        """Return the `count` best allowed rows of the `effort` nearest lists, for every query.
+
+        Under a filter these may be few, wherever it leaves rows; `filtered` finds how many lists it takes.
+        """
         rotated = self._rotated(queries)
         found = min(count, max(1, self.rows))
         scores = np.empty((len(rotated), found), np.float32)
@@ -107,6 +110,11 @@ class IvfIndex:
         pointers = faiss.swig_ptr(query), count, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
         self.centroids.search_c(1, *pointers)
         return lists
+
+    def effort_from(self, lists: float) -> int:
+        """Return the least of the efforts that is no less than so many lists."""
+        efforts = _efforts(self.lists)
+        return efforts[min(bisect_left(efforts, lists), len(efforts) - 1)]
 
     def effort_at(self, share: float, effort: int) -> int:
         """Return how many lists to search where a filter leaves a share of the rows, one of the efforts."""

@@ -227,6 +227,7 @@ class NarrowedIndexes:
                 self._let_go(use, never=True)
             elif whole:
                 use.narrowed, use.copying = Narrowed(self._make(use.copying.index)), None
+                use.askings.clear()  # from now on, it is the copy that is asked
         except (MemoryError, RuntimeError):  # searches do without
             self._let_go(use, never=True)
 
