@@ -249,9 +249,9 @@ def test_wheres_of_a_batch_and_questions_to_exclude_reach_the_engine(http, engin
 @pytest.mark.parametrize(
     ("body", "field", "says"),
     [
-        ({"query": ["sky", "cell"], "where": ["year > 1"]}, "where", "needs 2 of them"),
-        ({"query": "sky", "where": ["year > 1"]}, "where", "needs a batch of queries"),
-        ({"vector": [1, 0], "where": []}, "where", "needs a batch of queries"),
+        ({"query": ["sky", "cell"], "where": ["year > 1"]}, "where", "given with a batch of 2"),
+        ({"query": "sky", "where": ["year > 1"]}, "where", "given with one query"),
+        ({"vector": [1, 0], "where": []}, "where", "given with one query"),
         ({"query": ["sky"], "where": [5]}, "where[0]", "an object or an SQL condition"),
         ({"query": ["sky"], "where": [["year > 1"]]}, "where[0]", "an object or an SQL condition"),
         ({"query": ["sky"], "where": 5}, "where", "or a list of these"),
