@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from benchmarks.peers.launch import PEERS, Peer, PeerError, Process, python_for
 from benchmarks.peers.vectors import Problem, read_problem
 
 ALWAYS_BUILT = "compactds"
+TIMES = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -240,7 +242,8 @@ def compare_batches(
     """Ask in batches on two threads, in turn with one at a time, at the cheapest setting for each recall.
 
     The speed of a machine that others use too changes within seconds, and of its two cores not alike: only
-    visits that follow each other are compared.
+    visits that follow each other are compared. In a visit, all queries are asked `TIMES` times, as far as its
+    time goes: a few batches would take most of theirs to find caches and cores cold.
     """
     chosen = [tables.cheapest(system["settings"], recall) for recall in options.recall]
     settings = list({str(best["setting"]): best["setting"] for best in chosen if best}.values())
@@ -256,7 +259,11 @@ def compare_batches(
         for setting in settings:
             pairs: list[tuple[float, float]] = []
             for number in range(options.pairs):
-                order = random.Random(number).sample(range(len(problem.queries)), len(problem.queries))
+                draw = random.Random(number)
+                orders = (
+                    draw.sample(range(len(problem.queries)), len(problem.queries)) for _ in range(TIMES)
+                )
+                order = list(chain.from_iterable(orders))
                 reply = ask(both, setting, order, options.batch, options.visit)
                 if "cannot_batch" in reply:
                     return []
