@@ -282,6 +282,14 @@ class TestChoice:
         plan = choose_index(rows, 384, memory_bytes=1 << 30, kind="ivf")
         assert (plan.kind, plan.reason) == ("flat", f"{rows} passages are too few to train codes on")
 
+    def test_a_plan_says_why_it_was_chosen(self):
+        asked = choose_index(9_000, 384, memory_bytes=10 << 20, kind="ivf").reason
+        needed = choose_index(9_000, 384, memory_bytes=10 << 20).reason
+        assert asked == "the recipe asks for it, and codes of 40 bytes are the finest that fit"
+        assert needed.startswith(
+            "9,000 vectors as they are take more than the memory budget, and codes of 40"
+        )
+
     def test_a_budget_too_small_says_the_least_that_would_do(self):
         with pytest.raises(BudgetError, match=r"Give at least [\d.]+MB, with --memory"):
             choose_index(1_000_000, 384, memory_bytes=1 << 20)

@@ -58,7 +58,8 @@ def choose_index(
     BudgetError if nothing fits.
     """
     flat_bytes, hnsw_bytes = 4 * rows * dimension, hnsw_ram_bytes(rows, dimension)
-    codes = [_ivf_plan(rows, dimension, size) for size in code_sizes(dimension, code_bytes)]
+    asked = kind == "ivf"
+    codes = [_ivf_plan(rows, dimension, size, asked=asked) for size in code_sizes(dimension, code_bytes)]
     fitting = [plan for plan in codes if plan.ram_bytes <= memory_bytes]
     smallest = min(codes, key=lambda plan: plan.ram_bytes)
     if kind == "flat" or (kind == "auto" and rows < FLAT_BELOW_ROWS and flat_bytes <= memory_bytes):
@@ -111,13 +112,12 @@ def code_sizes(dimension: int, code_bytes: int | None = None) -> list[int]:
     return sorted({max(1, round(dimension / per_byte)) for per_byte in DIMENSIONS_PER_BYTE}, reverse=True)
 
 
-def _ivf_plan(rows: int, dimension: int, code_bytes: int) -> IndexPlan:
+def _ivf_plan(rows: int, dimension: int, code_bytes: int, *, asked: bool) -> IndexPlan:
     lists = list_count(rows)
     shape = code_shape(dimension, code_bytes)
     ram_bytes = ivf_ram_bytes(rows, dimension, lists, shape)
     few = f"{rows:,} vectors as they are take more than the memory budget"
     many = f"scoring all of {rows:,} passages for every query is slow"
-    reason = (
-        f"{few if rows < FLAT_BELOW_ROWS else many}, and codes of {shape.bytes} bytes are the finest that fit"
-    )
+    why = "the recipe asks for it" if asked else few if rows < FLAT_BELOW_ROWS else many
+    reason = f"{why}, and codes of {shape.bytes} bytes are the finest that fit"
     return IndexPlan("ivf", ram_bytes, lists, reason, shape.bytes)
