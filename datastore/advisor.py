@@ -121,11 +121,11 @@ def split_sample(vectors: Vectors) -> Sample:
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(bad):
+        are = "is" if len(bad) == 1 else "are"
         raise VectorError(
-            f"{len(bad)} of {len(vectors):,} sampled vectors are zero or not finite, the first of them "
-            f"number {bad[0]}.",
+            f"{len(bad):,} of {len(vectors):,} sampled vectors {are} zero or not finite.",
             value=len(bad),
-            remedy="Leave them out.",
+            remedy="Leave them out; a build does with --skip-invalid.",
         )
     order = np.random.default_rng(SEED).permutation(len(vectors))
     count = min(QUERIES, len(vectors) // 10)

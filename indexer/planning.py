@@ -25,6 +25,7 @@ from compactds.indexer.counting import RecordCount
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.errors import EmptyCorpusError
 from compactds.indexer.execution import LocalExecutor
+from compactds.indexer.given_vectors import unusable_rows
 from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.pipeline import Pipeline, filter_steps, source_options
@@ -180,11 +181,16 @@ def sample_corpus(
 
 
 def sampled_vectors(recipe: Recipe) -> Vectors | None:
-    """Return a sample of the recipe's ready-made vectors, shape (n, d); None if they are not in a file."""
+    """Return a sample of the recipe's ready-made vectors, shape (n, d); None if they are not in a file.
+
+    Those that a build leaves out with `skip_invalid` are left out here.
+    """
     if recipe.vectors is None:
         return None
     vectors = open_vectors(recipe.vectors)
     rows = sample_rows(*vectors.shape, most=SAMPLE_ROWS)
+    if recipe.skip_invalid:
+        rows = rows[~unusable_rows(vectors, rows)]
     return np.asarray(vectors[rows], np.float32)
 
 

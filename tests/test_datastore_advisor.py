@@ -107,7 +107,7 @@ def test_too_few_vectors_are_refused(shape):
 def test_vectors_that_are_none_are_counted_and_refused(vectors, bad):
     broken = vectors.copy()
     broken[[3, 9]] = bad
-    with pytest.raises(VectorError, match=r"2 of 2,000 .* number 3"):
+    with pytest.raises(VectorError, match="2 of 2,000 sampled vectors are zero or not finite"):
         split_sample(broken)
 
 

@@ -285,10 +285,9 @@ class TestChoice:
     def test_a_plan_says_why_it_was_chosen(self):
         asked = choose_index(9_000, 384, memory_bytes=10 << 20, kind="ivf").reason
         needed = choose_index(9_000, 384, memory_bytes=10 << 20).reason
-        assert asked == "the recipe asks for it, and codes of 40 bytes are the finest that fit"
-        assert needed.startswith(
-            "9,000 vectors as they are take more than the memory budget, and codes of 40"
-        )
+        finest = "of the codes to choose from, those of 40 bytes are the finest that fit"
+        assert asked == f"the recipe asks for it, and {finest}"
+        assert needed == f"9,000 vectors as they are take more than the memory budget, and {finest}"
 
     def test_a_budget_too_small_says_the_least_that_would_do(self):
         with pytest.raises(BudgetError, match=r"Give at least [\d.]+MB, with --memory"):

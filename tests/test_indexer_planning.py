@@ -105,6 +105,19 @@ class TestPlans:
         assert (planned.corpus.records, planned.dimension, planned.index.kind) == (1_200, 8, "flat")
         assert sampled_vectors(given).shape == (1_200, 8)
 
+    def test_vectors_that_a_build_leaves_out_are_not_measured(self, given, tmp_path):
+        vectors = np.load(tmp_path / "v.npy")
+        vectors[3], vectors[700] = np.nan, 0.0
+        np.save(tmp_path / "v.npy", vectors)
+        kept = sampled_vectors(
+            recipe_for(
+                [str(tmp_path / "r.jsonl")], {"vectors": str(tmp_path / "v.npy"), "skip_invalid": True}
+            )
+        )
+        assert kept.shape == (1_198, 8)
+        assert np.isfinite(kept).all()
+        assert sampled_vectors(given).shape == (1_200, 8)  # a build refuses them
+
     def test_what_readers_take_to_start_is_not_taken_for_time_of_records(self, given, monkeypatch):
         real, clock, takes = reading._records, [0.0], [1e6]
 

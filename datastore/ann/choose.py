@@ -119,5 +119,5 @@ def _ivf_plan(rows: int, dimension: int, code_bytes: int, *, asked: bool) -> Ind
     few = f"{rows:,} vectors as they are take more than the memory budget"
     many = f"scoring all of {rows:,} passages for every query is slow"
     why = "the recipe asks for it" if asked else few if rows < FLAT_BELOW_ROWS else many
-    reason = f"{why}, and codes of {shape.bytes} bytes are the finest that fit"
+    reason = f"{why}, and of the codes to choose from, those of {shape.bytes} bytes are the finest that fit"
     return IndexPlan("ivf", ram_bytes, lists, reason, shape.bytes)
