@@ -36,6 +36,7 @@ from benchmarks.peers.vectors import Problem, read_problem
 
 ALWAYS_BUILT = "compactds"
 TIMES = 16
+"""How often all queries are asked in a visit of batches, or one beside it, if there is time."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,7 +23,7 @@ def made_up(rows: int, dimension: int, seed: int = 0) -> tuple[NDArray[np.float1
     """Return vectors of unit length, shape (rows, dimension), and as many records.
 
     `topic`, `theme` and `year` depend on where a vector is; `lang`, `day` and `source` on nothing; one of the
-    `tags` on its theme.
+    `tags` on its topic.
     """
     draw = np.random.default_rng(seed)
     topics = _directions(draw, (TOPICS, dimension))
