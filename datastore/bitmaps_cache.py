@@ -26,10 +26,11 @@ class ByteLimitedCache(Generic[Key, Value]):
     def get(self, key: Key) -> Value | None:
         """Return a value that is held, or None."""
         with self._lock:
-            if key not in self._held:
+            held = self._held.get(key)
+            if held is None:
                 return None
             self._held.move_to_end(key)
-            return self._held[key][0]
+            return held[0]
 
     def put(self, key: Key, value: Value, nbytes: int) -> bool:
         """Hold a value, letting go of others to make room; tell whether it fits at all."""

@@ -9,24 +9,21 @@ less.
 """
 
 import math
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import threading
 
-import faiss
 import numpy as np
 
-from compactds.datastore.ann.base import NO_ROW, AnnIndex
-from compactds.datastore.ann.ivf import CANDIDATES_POWER, IvfIndex
+from compactds.datastore.ann.base import AnnIndex
+from compactds.datastore.ann.ivf import CANDIDATES_POWER, IvfIndex, probing
 from compactds.datastore.ann.list_map import ListCounts, ListMap
 from compactds.datastore.ann.narrowed import NarrowedIndexes, limit_bytes
-from compactds.datastore.asking import Asking, Calls, calls_on
+from compactds.datastore.ann.probe import Probe
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.plan import Plan
 from compactds.datastore.queries import MAX_CANDIDATES
-from compactds.datastore.scoring import Rows, Scores, in_order, refining_once
-from compactds.datastore.vectors import ExactVectors, reads_so_far
+from compactds.datastore.scoring import Rows, Scores, merged, ordered
+from compactds.datastore.vectors import ExactVectors
 
 NEAR_LISTS = 8
 """How many of a query's nearest lists tell what a filter leaves around it."""
@@ -50,32 +47,43 @@ MOST_SCORED = 0.5
 """Rather than so great a part of the allowed rows, here and there, all of them are scored as they lie."""
 CANDIDATES_STEP = 16
 """Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
-MOST_ASKINGS = 8
-"""Ways of asking are kept for so many kinds of search under a filter."""
 MOST_OF_LISTS = 0.7
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
 if that costs less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Hold the best rows with their scores, and `nearest`, those best by the encoder that made the lists."""
+class Found:
+    """Gather the `k` best rows for a query, shape (d,), from lists further and further out.
 
-    scores: Scores
-    rows: Rows
-    nearest: Rows
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """Hold a query's nearest lists, nearest first, and about which share of the rows near it a filter leaves.
-
-    `alike` tells whether that is no less than elsewhere.
+    So many `lists` were looked at, for so many `candidates`. With `two` encoders at work, the query is of the
+    one that did not make the lists.
     """
 
-    nearest: Rows
-    share: float
-    alike: bool
+    def __init__(self, query: Vectors, k: int, vectors: ExactVectors, *, two: bool) -> None:
+        self.scores: Scores = np.empty(0, np.float32)
+        self.rows: Rows = np.empty(0, np.int64)
+        self.lists = self.candidates = 0
+        self._query, self._k, self._vectors, self._two = query, k, vectors, two
+        self._by_code = self.scores, self.rows
+
+    @property
+    def nearest(self) -> Rows:
+        """Return the rows that are nearest to the query as far as the lists' encoder can tell."""
+        return ordered(*self._by_code, self._k)[1] if self._two else self.rows
+
+    def take(self, proposed: tuple[Scores, Rows], candidates: int, lists: int) -> None:
+        """Score what further lists proposed, unless it is not among so many best of all proposed so far."""
+        scores, rows = by_code = proposed
+        if self.lists:
+            by_code = np.append(self._by_code[0], scores), np.append(self._by_code[1], rows)
+            beyond = len(by_code[0]) - candidates
+            if beyond > 0:
+                rows = rows[scores >= np.partition(by_code[0], beyond)[beyond]]
+        best = self._vectors.best(self._query, rows, self._k)
+        if self.lists:
+            best = merged([(self.scores, self.rows), best], self._k)
+        self.scores, self.rows = best
+        self._by_code, self.lists, self.candidates = by_code, lists, candidates
 
 
 class FilteredSearch:
@@ -84,9 +92,8 @@ class FilteredSearch:
     def __init__(self, index: IvfIndex, vectors: ExactVectors) -> None:
         self._index = index
         self._vectors = vectors
-        make = partial(calls_on, index, vectors)
-        self._calls = make(index.ivf)
-        self._narrowed = NarrowedIndexes(index.ivf, limit_bytes(index.ram_bytes), make)
+        self._narrowed = NarrowedIndexes(index.ivf, limit_bytes(index.ram_bytes))
+        self._local = threading.local()
 
     @property
     def ram_bytes(self) -> int:
@@ -104,24 +111,29 @@ class FilteredSearch:
         known = self._index.list_map()
         counts = known.counts(allowed)
         looked_at = self._index.effort_at(LOOKED_AT * counts.share, plan.effort)
-        around = self._around(query, known, counts, looked_at)
-        lists = self._index.effort_at(around.share, plan.effort)
-        settled = around.alike or plan.misses is None
+        probe = self._probe
+        probe.find(query, max(looked_at, NEAR_LISTS))
+        share, alike = _around(probe.lists[:NEAR_LISTS], known, counts)
+        lists = self._index.effort_at(share, plan.effort)
+        settled = alike or plan.misses is None
         wanted_depth = None if plan.misses is None else _depth_for(plan.misses / k)
         power = CANDIDATES_POWER if deciding is None else 1.0
+        exact = query if deciding is None else deciding
+        found = Found(exact[0], k, self._vectors, two=deciding is not None)
         while True:
             candidates = _candidates(plan, lists, power)
             if plan.grows and candidates >= MOST_SCORED * allowed.count:
                 return None
-            asking = self._asking(counts, lists, k, min(candidates, allowed.count))
-            answer = self._answer(query, k, asking, deciding)
+            if len(probe.lists) < lists:
+                probe.find_further(lists)
+            self._look(found, probe, counts, lists, min(candidates, allowed.count))
             if lists >= self._index.lists:
                 break
             further = MOST_FURTHER
-            if len(answer.rows) == k:
+            if len(found.rows) == k:
                 if settled or wanted_depth is None:
                     break
-                depth = self._depth(query, known, counts, around, lists, answer)
+                depth = _depth(probe.lists[:lists], known, counts, found.nearest)
                 if depth <= wanted_depth:
                     break
                 further = min(max(SURE * depth / wanted_depth, LEAST_FURTHER), MOST_FURTHER)
@@ -132,66 +144,46 @@ class FilteredSearch:
                     return None
                 lists = self._index.lists
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)
-        found = len(answer.rows) == k
-        return (answer.scores, answer.rows, asking.candidates) if found else None
+        return (found.scores, found.rows, found.candidates) if len(found.rows) == k else None
 
-    def _around(self, query: Vectors, known: ListMap, counts: ListCounts, lists: int) -> Around:
-        """Find a query's nearest lists, and what a filter leaves in them."""
-        nearest = self._index.nearest_lists(query, min(max(lists, NEAR_LISTS), self._index.lists))
-        near = nearest[:NEAR_LISTS]
-        held, left = known.sizes[near].tolist(), counts.allowed[near].tolist()
-        share = max(sum(left) / max(sum(held), 1), SPARSE * counts.share)
-        least = ALIKE * counts.share
-        alike = all(allowed >= least * rows for allowed, rows in zip(left, held, strict=True))
-        return Around(nearest, min(1.0, share), alike)
+    def _look(self, found: Found, probe: Probe, counts: ListCounts, lists: int, candidates: int) -> None:
+        """Score what the nearest lists propose that were not looked at before: so many rows at most."""
+        ivf, parameters = counts.use.narrowed, probing(lists - found.lists)
+        if ivf is None:
+            ivf, parameters = self._index.ivf, counts.probing(lists - found.lists)
+        proposed = probe.propose(ivf, found.lists, candidates, parameters)
+        found.take(proposed, candidates, lists)
 
-    def _depth(
-        self, query: Vectors, known: ListMap, counts: ListCounts, around: Around, lists: int, answer: Answer
-    ) -> float:
-        """Return how deep among the allowed rows met the best ones lie, from 0 to 1: about the average.
+    @property
+    def _probe(self) -> Probe:
+        """Return what looks at lists for the calling thread."""
+        probe: Probe | None = getattr(self._local, "probe", None)
+        if probe is None:
+            probe = self._local.probe = Probe(self._index)
+        return probe
 
-        The depth of a row is the share of the allowed rows met that lie in lists nearer to the query.
-        """
-        enough = len(around.nearest) >= lists
-        nearest = around.nearest[:lists] if enough else self._index.nearest_lists(query, lists)
-        allowed = counts.allowed[nearest]
-        met = allowed.cumsum()
-        depths = np.ones(self._index.lists)
-        depths[nearest] = (met - allowed / 2) / max(float(met[-1]), 1.0)
-        theirs = depths[known.list_of_row[answer.nearest]]
-        return max(float(theirs.mean()), OF_DEEPEST * float(theirs.max()))
 
-    def _asked_at_once(self, query: Vectors, asking: Asking) -> tuple[Scores, Rows]:
-        """Return scores and rows of one query's best as faiss orders them."""
-        scores, rows = np.empty((1, asking.wanted), np.float32), np.empty((1, asking.wanted), np.int64)
-        before = reads_so_far()
-        asking.answer_into(scores, rows, query)
-        self._vectors.learn(before)
-        return scores[0], rows[0]
+def _around(near: Rows, known: ListMap, counts: ListCounts) -> tuple[float, bool]:
+    """Return about which share of the rows of some lists a filter leaves; whether no less than elsewhere."""
+    held, left = known.sizes[near].tolist(), counts.allowed[near].tolist()
+    share = max(sum(left) / max(sum(held), 1), SPARSE * counts.share)
+    least = ALIKE * counts.share
+    alike = all(allowed >= least * rows for allowed, rows in zip(left, held, strict=True))
+    return min(1.0, share), alike
 
-    def _answer(self, query: Vectors, k: int, asking: Asking, deciding: Vectors | None) -> Answer:
-        """Return the best of the candidates: in one step, if they are in memory and their order is clear."""
-        if deciding is None and asking.calls.ask is not None and not self._vectors.cold:
-            scores, rows = self._asked_at_once(query, asking)
-            best = None if rows[-1] == NO_ROW else in_order(scores, rows, k)
-            if best is not None:
-                return Answer(*best, best[1])
-        proposed = asking.proposed(query)
-        scores, rows = self._vectors.best((query if deciding is None else deciding)[0], proposed, k)
-        return Answer(scores, rows, rows if deciding is None else proposed[:k])
 
-    def _asking(self, counts: ListCounts, lists: int, k: int, candidates: int) -> Asking:
-        """Return how so many lists are searched under a filter."""
-        narrowed = counts.use.narrowed
-        askings = counts.use.askings if narrowed is None else narrowed.askings
-        wanted = min(k + 1, candidates)  # one more tells whether the others are the best
-        key = wanted, candidates, lists
-        asking: Asking | None = askings.get(key)
-        if asking is None:
-            selector = {"sel": counts.selector} if narrowed is None else {}
-            calls = self._calls if narrowed is None else narrowed.calls
-            asking = _keep(askings, key, _asked(calls, wanted, candidates, lists, selector))
-        return asking
+def _depth(lists: Rows, known: ListMap, counts: ListCounts, best: Rows) -> float:
+    """Return how deep the best rows lie among the allowed ones met in `lists`, nearest first, on average.
+
+    The depth of a row is the share of the allowed rows met that lie in nearer lists, from 0 to 1.
+    """
+    met = counts.allowed[lists].cumsum()
+    order = np.empty(len(known.sizes), np.int64)
+    order[lists] = np.arange(len(lists))
+    theirs = known.list_of_row[best]
+    depths = (met[order[theirs]] - counts.allowed[theirs] / 2).tolist()
+    depth: float = max(sum(depths) / len(depths), OF_DEEPEST * max(depths))
+    return depth / max(float(met[-1]), 1.0)
 
 
 def filtered_for(index: AnnIndex, vectors: ExactVectors) -> FilteredSearch | None:
@@ -214,16 +206,3 @@ def _candidates(plan: Plan, lists: int, power: float) -> int:
     grown: float = plan.candidates * (lists / max(1, plan.effort)) ** power
     most = max(plan.candidates, MAX_CANDIDATES)
     return min(most, CANDIDATES_STEP * math.ceil(grown / CANDIDATES_STEP))
-
-
-def _asked(calls: Calls, wanted: int, candidates: int, lists: int, selector: dict[str, Any]) -> Asking:
-    under = faiss.SearchParametersIVF(nprobe=lists, **selector)
-    probing = faiss.SearchParametersPreTransform(index_params=under)
-    return Asking(calls, wanted, candidates, probing, refining_once(wanted, candidates, probing))
-
-
-def _keep(askings: dict[tuple[Any, ...], Asking], key: tuple[Any, ...], asking: Asking) -> Asking:
-    while len(askings) >= MOST_ASKINGS:
-        askings.pop(next(iter(askings), key), None)  # the oldest, unless another thread was faster
-    askings[key] = asking
-    return asking

@@ -14,7 +14,7 @@ DEFAULT_RECALL = 0.95
 DEFAULT_CANDIDATES = 100
 CALIBRATION_K = 10
 """Recall is measured of the first so many results; K grows with k beyond it."""
-FILTERED_MISSES = 0.4
+FILTERED_MISSES = 0.15
 """Which part of the misses that the recall asked for allows is aimed at under a filter: recall is calibrated
 over all queries, and those that are asked under a filter may be harder than most."""
 OPEN_FROM_SHARE = 0.3

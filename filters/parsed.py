@@ -9,8 +9,8 @@ from compactds.filters.schema import Schema
 from compactds.filters.where import Expression
 
 MOST_REMEMBERED = 1_024
-MOST_BYTES = 4 << 20
-LARGEST_BYTES = 32 << 10
+MOST_BYTES = 8 << 20
+LARGEST_BYTES = 256 << 10
 UNKNOWN = object()
 PLAIN = frozenset((str, int, float, bool, type(None)))
 WITHOUT_REFERENCES = 2

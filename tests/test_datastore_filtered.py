@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compactds.datastore import filtered
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
+from compactds.datastore.ann.list_map import MOST_PROBINGS
+from compactds.datastore.ann.probe import Probe
 from compactds.datastore.bitmaps import Bitmap
-from compactds.datastore.filtered import MOST_ASKINGS, FilteredSearch
+from compactds.datastore.filtered import FilteredSearch
 from compactds.datastore.plan import Plan
 from compactds.datastore.vectors import ExactVectors
 
@@ -102,7 +103,9 @@ def test_rows_are_found_however_few_are_near(store):
     folder, wide, _ = store
     index, _, search = opened(folder)
     query = wide[7:8]
-    nearest = index.nearest_lists(query, LISTS)
+    probe = Probe(index)
+    probe.find(query, LISTS)
+    nearest = probe.lists
     mask = np.isin(index.list_map().list_of_row, nearest[-20:])
     one = search.best(query, 10, planned(200, 2, misses=None, grows=False), Bitmap.from_mask(mask))
     assert one is not None
@@ -131,18 +134,17 @@ def test_the_less_a_filter_leaves_the_more_lists_are_searched(store):
     assert (efforts[0], efforts[-1]) == (4, index.lists)
 
 
-def test_ways_of_asking_are_kept_while_they_are_few(store):
+def test_parameters_are_kept_while_they_are_few(store):
     index, _, search = opened(store[0])
-    allowed = Bitmap.from_mask(np.arange(ROWS) % 2 == 0)
+    allowed = Bitmap.from_mask(np.arange(ROWS) % 10 < 7)  # too many for lists of their own
     query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
-    for k in range(1, 2 * MOST_ASKINGS):
-        search.best(query, k, planned(200, 4, misses=None), allowed)
-        use = index.list_map().counts(allowed).use
-        kept = use.askings if use.narrowed is None else use.narrowed.askings
-        assert len(kept) <= MOST_ASKINGS
-    assert kept
+    kept = index.list_map().counts(allowed).probings
+    for lists in index.efforts:
+        search.best(query, 10, planned(200, lists, misses=None, grows=False), allowed)
+        assert 0 < len(kept) <= MOST_PROBINGS
+    assert len(kept) == MOST_PROBINGS
     before = dict(kept)
-    search.best(query, k, planned(200, 4, misses=None), allowed)
+    search.best(query, 10, planned(200, lists, misses=None, grows=False), allowed)
     assert kept == before
 
 
@@ -264,14 +266,19 @@ def test_no_more_candidates_are_scored_than_half_of_what_is_allowed(store):
 def test_numbers_of_lists_are_among_the_efforts_so_that_few_ways_of_asking_are_made(store, monkeypatch):
     folder, wide, topics = store
     index, _, search = opened(folder)
-    made = []
-    real = filtered._asked
-    monkeypatch.setattr(filtered, "_asked", lambda *arguments: made.append(arguments[3]) or real(*arguments))
+    looked = []
+    real = FilteredSearch._look
+
+    def look(self, found, probe, counts, lists, candidates):
+        looked.append((found.lists, lists))
+        real(self, found, probe, counts, lists, candidates)
+
+    monkeypatch.setattr(FilteredSearch, "_look", look)
     allowed = Bitmap.from_mask(topics != 3)
     for query in wide[:300]:
         search.best(query[np.newaxis], 10, planned(60, 4), allowed)
-    assert set(made) <= set(index.efforts)
-    assert len(made) < 40
+    assert {lists for _, lists in looked} <= set(index.efforts)
+    assert len(set(looked)) < 40
 
 
 def test_another_encoder_of_the_same_dimension_decides_by_its_own_vectors(store, tmp_path):

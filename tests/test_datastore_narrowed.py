@@ -135,7 +135,7 @@ class Copies:
     """Use filters as searches do."""
 
     def __init__(self, index, limit: int) -> None:
-        self.kept = NarrowedIndexes(index.ivf, limit, lambda narrow: narrow)
+        self.kept = NarrowedIndexes(index.ivf, limit)
         self.index = index
 
     def use(self, use: Use, allowed: Bitmap, times: int = STEADY_SEARCHES + LISTS) -> None:
@@ -156,7 +156,7 @@ def test_a_filter_gets_its_lists_once_it_is_in_steady_use(index, monkeypatch):
     assert copies.kept.ram_bytes == use.copy_bytes > 0
     copies.use(use, allowed, 1)
     assert use.copying is None
-    assert use.narrowed.calls.ntotal == allowed.count
+    assert use.narrowed.ntotal == allowed.count
 
 
 def test_filters_share_a_limit_and_give_way_when_they_are_idle(index, monkeypatch):
@@ -169,8 +169,7 @@ def test_filters_share_a_limit_and_give_way_when_they_are_idle(index, monkeypatc
     copies.use(uses[1], filters[1])
     assert uses[0].narrowed is not None
     assert uses[1].narrowed is not None
-    kept = weakref.ref(uses[0].narrowed.calls)
-    uses[0].narrowed.askings["kept"] = uses[0].narrowed.calls
+    kept = weakref.ref(uses[0].narrowed)
     copies.use(uses[2], filters[2], 60)
     assert uses[2].copying is uses[2].narrowed is None  # neither of the others is idle yet
     copies.use(uses[1], filters[1], 10)

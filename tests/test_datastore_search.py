@@ -46,7 +46,7 @@ def test_gathered_rows_are_the_stored_ones_in_the_order_asked(tmp_path, array, d
 def test_the_best_of_given_rows_have_their_inner_products_whatever_else_is_asked_for(
     tmp_path, array, dtype, monkeypatch
 ):
-    monkeypatch.setattr("compactds.datastore.scoring.SHORTLIST_ROWS", 100)  # several calls of faiss
+    monkeypatch.setattr("compactds.datastore.scoring.SHORTLIST_BYTES", 20_000)  # several calls of faiss
     vectors = stored(tmp_path, array, dtype)
     rows = np.random.default_rng(2).permutation(5_000)[:333]
     scores, found = vectors.best(array[1], rows, 333)

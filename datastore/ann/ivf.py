@@ -40,13 +40,12 @@ MICROSECONDS_PER_SEARCH = 20.0
 class IvfIndex:
     """Search the lists nearest to a query; effort is how many lists.
 
-    `whole` is the index of faiss: `transform`, then `ivf`. `centroids` finds the lists nearest to a query.
+    `whole` is the index of faiss: `transform`, then `ivf`.
     """
 
     transform: Any
     ivf: Any
     whole: Any
-    centroids: Any
     rows: int
     lists: int
     shape: CodeShape
@@ -89,10 +88,7 @@ class IvfIndex:
         scores = np.empty((len(rotated), found), np.float32)
         rows = np.empty((len(rotated), found), np.int64)
         probes = min(max(1, effort), self.lists)
-        parameters = _unfiltered(probes)
-        if allowed is not None:
-            selector = self.list_map().counts(allowed).selector
-            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+        parameters = probing(probes, None if allowed is None else self.list_map().counts(allowed).selector)
         # The plain call of the wrapped library: its Python wrapper costs a tenth of such a search.
         pointers = [faiss.swig_ptr(array) for array in (rotated, scores, rows)]
         self.ivf.search_c(len(rotated), pointers[0], found, *pointers[1:], parameters)
@@ -103,13 +99,6 @@ class IvfIndex:
             np.pad(scores, missing, constant_values=-np.inf),
             np.pad(rows, missing, constant_values=NO_ROW),
         )
-
-    def nearest_lists(self, query: Vectors, count: int) -> Rows:
-        """Return the numbers of the lists nearest to a query, nearest first."""
-        scores, lists = np.empty(count, np.float32), np.empty(count, np.int64)
-        pointers = faiss.swig_ptr(query), count, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
-        self.centroids.search_c(1, *pointers)
-        return lists
 
     def effort_from(self, lists: float) -> int:
         """Return the least of the efforts that is no less than so many lists."""
@@ -137,6 +126,8 @@ class IvfIndex:
 
     def list_map(self) -> ListMap:
         """Return which list holds each row; found out once, at the first search under a filter."""
+        if self.list_maps:
+            return self.list_maps[0]
         with self.map_lock:
             if not self.list_maps:
                 self.list_maps.append(ListMap(self.ivf))
@@ -153,7 +144,6 @@ def open_ivf(path: Path) -> IvfIndex:
         transform=transform,
         ivf=ivf,
         whole=whole,
-        centroids=faiss.IndexPreTransform(transform, ivf.quantizer),
         rows=int(ivf.ntotal),
         lists=int(ivf.nlist),
         shape=CodeShape(int(ivf.pq.M), int(transform.d_out)),
@@ -164,6 +154,11 @@ def open_ivf(path: Path) -> IvfIndex:
 def _efforts(lists: int) -> tuple[int, ...]:
     steps = {min(lists, round(2 ** (step / 4))) for step in range(4, 4 * lists.bit_length() + 1)}
     return tuple(sorted(steps))
+
+
+def probing(probes: int, selector: Any = None) -> Any:
+    """Return the parameters of a search of so many lists, for the rows of a selector or for all."""
+    return _unfiltered(probes) if selector is None else faiss.SearchParametersIVF(nprobe=probes, sel=selector)
 
 
 @lru_cache(maxsize=1024)

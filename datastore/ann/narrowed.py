@@ -12,7 +12,6 @@ them, and a filter that is not asked for again costs little.
 import os
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,39 +151,26 @@ class NarrowedIndex:
         return LIST_WORK + size / ROWS_LOOKED_AT + len(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Narrowed:
-    """Hold what searches the lists copied for a filter, and ways of asking it, for callers to keep."""
-
-    calls: Any
-    askings: dict[Any, Any] = field(default_factory=dict)
-
-
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Use:
     """Hold how a filter is used: how often, when last, the lists being copied for it, and those copied.
 
-    `askings` are ways of searching the index under the filter, for callers to keep.
+    `narrowed` is an index of faiss.
     """
 
     searches: int = 0
     last: int = 0
     copying: NarrowedIndex | None = None
     copy_bytes: int = 0
-    narrowed: Narrowed | None = field(default=None, repr=False)
-    askings: dict[Any, Any] = field(default_factory=dict, repr=False)
+    narrowed: Any = field(default=None, repr=False)
 
 
 class NarrowedIndexes:
-    """Copy the lists of an index for filters in steady use, within `limit_bytes`; for any threads.
+    """Copy the lists of an index for filters in steady use, within `limit_bytes`; for any threads."""
 
-    What searches the lists of a filter is made by `make`, of the index copied for it.
-    """
-
-    def __init__(self, ivf: Any, limit_bytes: int, make: Callable[[Any], Any]) -> None:
+    def __init__(self, ivf: Any, limit_bytes: int) -> None:
         self._ivf = ivf
         self._limit = limit_bytes if layout_is_known(ivf) else 0
-        self._make = make
         self._held: weakref.WeakSet[Use] = weakref.WeakSet()
         self._searches = 0
         self._lock, self._process = threading.Lock(), os.getpid()
@@ -226,8 +212,7 @@ class NarrowedIndexes:
             if sum(one.copy_bytes for one in self._held) > self._limit:  # more than was estimated
                 self._let_go(use, never=True)
             elif whole:
-                use.narrowed, use.copying = Narrowed(self._make(use.copying.index)), None
-                use.askings.clear()  # from now on, it is the copy that is asked
+                use.narrowed, use.copying = use.copying.index, None
         except (MemoryError, RuntimeError):  # searches do without
             self._let_go(use, never=True)
 
