@@ -23,7 +23,7 @@ from compactds.datastore.plan import Plan
 from compactds.datastore.queries import Effort, at_unit_length, have_directions, squared_lengths
 from compactds.datastore.records import Neighbours
 from compactds.datastore.refining import Asking, Refiner
-from compactds.datastore.scoring import Rows, Scores, Shortlist, in_order, settled
+from compactds.datastore.scoring import Rows, Scores, in_order, settled
 from compactds.datastore.search import Ranking, planned, propose
 from compactds.datastore.segment import Segment
 from compactds.datastore.vectors import reads_so_far
@@ -35,55 +35,28 @@ ONE = slice(0, 1)
 
 
 class Room:
-    """Hold a thread's query, shape (d,), what is found for it, and the addresses of both.
+    """Hold a thread's query, shape (d,), its answers, shape (1, wanted), and their addresses."""
 
-    `proposed` are the candidates, shape (count,), and `by_code` what their codes promise. `scores` and
-    `places` have shape (1, wanted): the best of them, and where among them these are.
-    """
+    __slots__ = ("query", "query_at", "rows", "rows_at", "scores", "scores_at")
 
-    __slots__ = (
-        "by_code",
-        "found_at",
-        "places",
-        "proposed",
-        "proposed_at",
-        "query",
-        "query_at",
-        "scores",
-        "shortlist",
-    )
-
-    def __init__(self, dimension: int, asking: Asking, shortlist: Shortlist) -> None:
-        count, wanted, at = asking.candidates, asking.wanted, faiss.swig_ptr
+    def __init__(self, dimension: int, wanted: int) -> None:
         self.query = np.empty(dimension, np.float32)
-        self.by_code, self.proposed = np.empty(count, np.float32), np.empty(count, np.int64)
-        self.scores, self.places = np.empty((1, wanted), np.float32), np.empty((1, wanted), np.int64)
-        self.shortlist = shortlist
-        self.query_at = at(self.query)
-        self.proposed_at = at(self.by_code), at(self.proposed)
-        self.found_at = at(self.scores), at(self.places)
-
-    def ask(self, asking: Asking) -> None:
-        """Have the candidates proposed, copied next to each other, and scored."""
-        asking.propose(1, self.query_at, asking.candidates, *self.proposed_at, asking.parameters)
-        self.shortlist.load(self.proposed)
-        self.shortlist.search(1, self.query_at, asking.wanted, *self.found_at)
+        self.scores = np.empty((1, wanted), np.float32)
+        self.rows = np.empty((1, wanted), np.int64)
+        self.query_at, self.scores_at, self.rows_at = map(
+            faiss.swig_ptr, (self.query, self.scores, self.rows)
+        )
 
     @property
-    def whole(self) -> bool:
-        """Tell whether nothing is missing: a candidate, or a score."""
-        return bool(self.proposed[-1] != NO_ROW and self.places[0, -1] >= 0)
-
-    @property
-    def descending(self) -> bool:
+    def settled(self) -> bool:
         """Tell whether the scores strictly descend, so that their order is beyond doubt."""
         scores = self.scores[0].tolist()
-        return all(map(operator.gt, scores, scores[1:]))
+        found = self.rows[0, -1] != NO_ROW and not math.isnan(scores[-1])
+        return bool(found) and all(map(operator.gt, scores, scores[1:]))
 
-    def rows(self, count: int) -> Rows:
-        """Return the first rows found, shape (1, count)."""
-        found: Rows = self.proposed[self.places[:, :count]]
-        return found
+    def answer(self, k: int, plan: str) -> Neighbours:
+        """Return the `k` best as they are."""
+        return Neighbours(self.rows[:, :k].copy(), self.scores[:, :k].copy(), plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +142,15 @@ class PreparedSearch:
         if room is None:
             return None
         self._ask(room)
-        whole = room.whole
-        if whole and room.descending:
-            return Neighbours(room.rows(self.k), room.scores[:, : self.k].copy(), PLAN)
-        rows = room.rows(self.asking.wanted) if whole else np.full_like(room.places, NO_ROW)
-        return self._settle(room.query[np.newaxis].copy(), room.scores.copy(), rows)
+        if room.settled:
+            return room.answer(self.k, PLAN)
+        return self._settle(room.query[np.newaxis].copy(), room.scores.copy(), room.rows.copy())
 
     def _room_for(self, vector: Vectors) -> Room | None:
         """Return this thread's room with a query in it; None for one without a direction, or rows on disk."""
         room: Room | None = getattr(self.local, "room", None)
         if room is None:
-            room = self.local.room = Room(self.dimension, self.asking, self.segment.vectors.shortlist)
+            room = self.local.room = Room(self.dimension, self.asking.wanted)
         query = room.query
         query[:] = vector
         squared = faiss.fvec_norm_L2sqr(room.query_at, self.dimension)
@@ -190,12 +161,13 @@ class PreparedSearch:
         return room
 
     def _ask(self, room: Room) -> None:
-        before = reads_so_far()
+        before, asking = reads_so_far(), self.asking
+        asked = 1, room.query_at, asking.wanted, room.scores_at, room.rows_at, asking.parameters
         if faiss.omp_get_max_threads() == 1:
-            room.ask(self.asking)
+            asking.ask(*asked)
         else:
             with one_thread():
-                room.ask(self.asking)
+                asking.ask(*asked)
         self.segment.vectors.learn(before)
 
     def _nearest_of_many(self, vectors: Vectors) -> Neighbours | None:
@@ -209,7 +181,13 @@ class PreparedSearch:
 
         def answer(part: slice) -> list[bool]:
             """Write the answers of some queries; tell whether the rows they need are in memory."""
-            return [self.refiner.answer_into(scores[part], rows[part], queries[part], self.asking)]
+            if not self.refiner.warm:  # the first of them tells
+                first = slice(part.start, part.start + 1)
+                self.refiner.answer_into(scores[first], rows[first], queries[first], self.asking)
+            if self.refiner.cold:
+                return [False]
+            self.refiner.answer_into(scores[part], rows[part], queries[part], self.asking)
+            return [True]
 
         in_memory: list[bool] = share_out(answer, len(queries))
         if not all(in_memory):
@@ -252,7 +230,7 @@ def prepare(segment: Segment, effort: Effort, encoder: EncoderSpec) -> PreparedS
     if segment.live is not None or segment.refiner is None or segment.filtered is None:
         return None
     plan = planned(segment, effort, None)
-    if plan.name != PLAN or plan.candidates > segment.vectors.shortlist.capacity:
+    if plan.name != PLAN:
         return None
     asking = segment.refiner.asking(effort.k, candidates=plan.candidates, effort=plan.effort)
     return PreparedSearch(

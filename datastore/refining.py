@@ -1,10 +1,5 @@
-"""Search in as few steps as there are: codes in memory propose, half floats on disk decide.
+"""Search in one call of faiss: codes in memory propose, half floats on disk decide."""
 
-A batch takes two calls of faiss and one of numpy for several queries together, which keep Python's lock from
-none of the other threads.
-"""
-
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,42 +10,38 @@ import numpy as np
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
 from compactds.datastore.ann.ivf import IvfIndex
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.scoring import Rows, Scores, Shortlists, in_order
+from compactds.datastore.scoring import Rows, Scores, in_order
 from compactds.datastore.vectors import ExactVectors, reads_so_far
-
-MOST_SHORTLISTS = 4
-"""A thread keeps room for so many numbers of candidates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Hold what queries are asked for: the `wanted` best of so many candidates, which `propose` finds.
+    """Hold a call of faiss and what it is asked with: for the `wanted` best of so many candidates.
 
-    That call of faiss takes the number of queries, their address, the number of candidates, the addresses of
-    scores and rows, and parameters, which no search changes.
+    It takes the number of queries, their address, how many results are wanted, the addresses of scores and
+    rows, and parameters, which no search changes.
     """
 
-    propose: Any
+    ask: Any
     wanted: int
-    candidates: int
     parameters: Any
 
 
 class Refiner:
-    """Search an IVF index and score its candidates, for any number of queries and any threads."""
+    """Search an IVF index and score its candidates, for any number of queries, without Python in between."""
 
     def __init__(self, index: IvfIndex, vectors: ExactVectors) -> None:
         self._index = index
         self._vectors = vectors
-        self._local = threading.local()
+        self._ask = faiss.IndexRefine(index.whole, vectors.view).search_c
 
     def asking(self, k: int, *, candidates: int, effort: int) -> Asking:
         """Return how queries are asked for the `k` best of so many candidates.
 
         That is for one result more, if there may be one, which tells whether the others are the best.
         """
-        probing = _probing(min(effort, self._index.lists))
-        return Asking(self._index.whole.search_c, min(k + 1, candidates), candidates, probing)
+        wanted = min(k + 1, candidates)
+        return Asking(self._ask, wanted, _refining(wanted, candidates, min(effort, self._index.lists)))
 
     def best(
         self, queries: Vectors, k: int, *, candidates: int, effort: int
@@ -61,64 +52,58 @@ class Refiner:
         disk: such rows are better asked for together, before they are scored.
         """
         asking = self.asking(k, candidates=candidates, effort=effort)
+        found: list[tuple[Scores, Rows] | None] = []
+        # Of several queries, the first tells whether the rows they need are in memory.
+        for part in (queries[:1], queries[1:]):
+            if not len(part) or self._vectors.cold:
+                found += [None] * len(part)
+                continue
+            found += [
+                None if rows[-1] == NO_ROW else in_order(scores, rows, k)
+                for scores, rows in zip(*self.answer(part, asking), strict=True)
+            ]
+        return found
+
+    def answer(self, queries: Vectors, asking: Asking) -> tuple[Scores, Rows]:
+        """Return scores and rows of every query's best as faiss orders them, shape (n, wanted)."""
         scores = np.empty((len(queries), asking.wanted), np.float32)
         rows = np.empty((len(queries), asking.wanted), np.int64)
-        if not self.answer_into(scores, rows, queries, asking):
-            return [None] * len(queries)
-        return [
-            None if theirs[-1] == NO_ROW else in_order(found, theirs, k)
-            for found, theirs in zip(scores, rows, strict=True)
-        ]
+        self.answer_into(scores, rows, queries, asking)
+        return scores, rows
 
-    def answer_into(self, scores: Scores, rows: Rows, queries: Vectors, asking: Asking) -> bool:
-        """Write scores and rows of every query's best as faiss orders them to arrays of shape (n, wanted).
+    def answer_into(self, scores: Scores, rows: Rows, queries: Vectors, asking: Asking) -> None:
+        """Write what `answer` returns to arrays of that shape."""
+        before, at = reads_so_far(), faiss.swig_ptr
+        asking.ask(len(queries), at(queries), asking.wanted, at(scores), at(rows), asking.parameters)
+        self._vectors.learn(before)
 
-        The last row of a query is NO_ROW, and no score a number, if anything is missing. False if rows have
-        to be read from disk, or are too many at once.
-        """
-        count, at = asking.candidates, faiss.swig_ptr
-        if self._vectors.cold or count > self._vectors.shortlist.capacity:
-            return False
-        by_code = np.empty((len(queries), count), np.float32)
-        proposed = np.empty((len(queries), count), np.int64)
-        asking.propose(len(queries), at(queries), count, at(by_code), at(proposed), asking.parameters)
-        shortlists = self._shortlists(count)
-        # Of several queries, the first tells whether the rows they need are in memory.
-        start, stop = 0, shortlists.most if self._vectors.warm else 1
-        while start < len(queries):
-            part = slice(start, stop)
-            before = reads_so_far()
-            shortlists.best(queries[part], proposed[part], scores[part], rows[part])
-            if self._vectors.learn(before):
-                return False
-            start, stop = stop, stop + shortlists.most
-        missing = proposed[:, -1] == NO_ROW
-        if missing.any():
-            rows[missing, -1], scores[missing] = NO_ROW, np.nan
-        return True
+    @property
+    def warm(self) -> bool:
+        """Tell whether rows were in memory for so long that the next are taken to be."""
+        return self._vectors.warm
 
-    def _shortlists(self, count: int) -> Shortlists:
-        """Return this thread's room for so many candidates a query."""
-        kept: dict[int, Shortlists] = self._local.__dict__.setdefault("kept", {})
-        if count not in kept:
-            while len(kept) >= MOST_SHORTLISTS:
-                kept.pop(next(iter(kept)))  # the oldest
-            kept[count] = self._vectors.shortlists(count)
-        return kept[count]
+    @property
+    def cold(self) -> bool:
+        """Tell whether rows have to be read from disk at present."""
+        return self._vectors.cold
 
 
 def refiner_for(index: AnnIndex, vectors: ExactVectors) -> Refiner | None:
-    """Return what searches an index and vectors in few steps, None if they are not made for it.
+    """Return what searches an index and vectors in one step, None if they are not made for it.
 
-    They are if the vectors are half floats of those that the index proposes by.
+    They are if the vectors are half floats of those that the index proposes by, which faiss can score.
     """
-    if not isinstance(index, IvfIndex) or not vectors.half or not vectors.rows:
+    if not isinstance(index, IvfIndex) or vectors.view is None:
         return None
     same = (int(index.whole.d), index.rows) == (vectors.dimension, vectors.rows)
     return Refiner(index, vectors) if same else None
 
 
-@lru_cache(maxsize=1024)
-def _probing(lists: int) -> Any:
-    """Return the parameters of a search of so many lists; no search changes them."""
-    return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=lists))
+@lru_cache(maxsize=4096)
+def _refining(k: int, candidates: int, lists: int) -> Any:
+    """Return the parameters of a search that refines candidates of so many lists; no search changes them."""
+    probing = faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=lists))
+    return faiss.IndexRefineSearchParameters(
+        k_factor=(candidates + 0.5) / k,  # faiss rounds the product down
+        base_index_params=probing,
+    )

@@ -18,7 +18,6 @@ from compactds.datastore.scoring import (
     Rows,
     Scores,
     Shortlist,
-    Shortlists,
     in_order,
     inner_products,
     merged,
@@ -82,7 +81,7 @@ class ExactVectors:
         self._asking = 1  # one request tells
         self._local = threading.local()
         self._views: list[tuple[int, Any]] = []
-        self.half = self._array.dtype == np.float16
+        self._whole = view_of(self._array) if self._array.dtype == np.float16 else None
 
     def gather(self, rows: NDArray[np.int64]) -> Vectors:
         """Return the vectors at `rows` as float32, shape (len(rows), dimension)."""
@@ -92,16 +91,9 @@ class ExactVectors:
         return widen(found)
 
     @property
-    def shortlist(self) -> Shortlist:
-        """Return what scores chosen rows for the calling thread, of half floats."""
-        shortlist: Shortlist | None = getattr(self._local, "shortlist", None)
-        if shortlist is None:
-            shortlist = self._local.shortlist = Shortlist(self._array)
-        return shortlist
-
-    def shortlists(self, chosen: int) -> Shortlists:
-        """Return what scores so many chosen rows for each of several queries, of half floats."""
-        return Shortlists(self._array, chosen)
+    def view(self) -> Any:
+        """Return a faiss index over all rows where they lie, None if they are not half floats."""
+        return self._whole
 
     def best(self, query: Vectors, rows: NDArray[np.int64], k: int) -> tuple[Scores, Rows]:
         """Return the `k` best of different `rows` for one query, shape (dimension,): scores and rows.
@@ -109,17 +101,20 @@ class ExactVectors:
         Scores are inner products, best first; equal ones order by row; rows that hold something else than
         numbers are left out. A score depends on nothing but its two vectors.
         """
-        if not self.half:
+        if self._whole is None:
             return ordered(inner_products(query, self.gather(rows)), rows, k)
+        shortlist: Shortlist | None = getattr(self._local, "shortlist", None)
+        if shortlist is None:
+            shortlist = self._local.shortlist = Shortlist(self._array)
         before = reads_so_far() if self.warm else self.prepare(rows)
-        best = self.shortlist.best(query, rows, k)
+        best = shortlist.best(query, rows, k)
         self.learn(before)
         return best
 
     def best_of_all(self, query: Vectors, k: int, allowed: Bitmap | None = None) -> tuple[Scores, Rows]:
         """Return the `k` best of all rows, or of the allowed ones, as `best` does, in bounded memory."""
         total = self.rows if allowed is None else allowed.count
-        if self.half and total >= SCAN_FROM_SHARE * self.rows:
+        if self._whole is not None and total >= SCAN_FROM_SHARE * self.rows:
             parts = [self._best_in_view(query, start, view, k, allowed) for start, view in self._all_views()]
         elif allowed is not None:
             return self.best(query, allowed.rows(), k)
@@ -165,16 +160,12 @@ class ExactVectors:
             read_pages(self._map, rows, self.row_bytes)
         return before
 
-    def learn(self, before: int) -> bool:
-        """Note whether the kernel had to read from disk since this thread had made `before` reads.
-
-        Return whether rows are now taken to be on disk, as `cold` does.
-        """
+    def learn(self, before: int) -> None:
+        """Note whether the kernel had to read from disk since this thread had made `before` reads."""
         if reads_so_far() > before:
             self._asking = ASKING_REQUESTS
         elif self._asking > -WARM_REQUESTS:
             self._asking -= 1  # other threads count down as well
-        return self.cold
 
     @property
     def cold(self) -> bool:
@@ -224,7 +215,7 @@ class ExactVectors:
 
     def close(self) -> None:
         """Let go of the file; the map itself goes when no array refers to it any more."""
-        self._views, self._local = [], threading.local()
+        self._views, self._whole, self._local = [], None, threading.local()
         self._array = self._array[:0].copy()
 
 

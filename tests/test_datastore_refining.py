@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from compactds.datastore.ann.base import NO_ROW
 from compactds.datastore.ann.flat import build_flat, open_flat
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
@@ -72,56 +71,6 @@ def test_rows_that_have_to_be_read_from_disk_are_left_to_two_steps(folder):
     query = np.ones((1, DIMENSION), np.float32)
     assert vectors.cold  # until a request has shown otherwise
     assert refiner_for(open_ivf(folder / "ivf"), vectors).best(query, 3, candidates=9, effort=2) == [None]
-
-
-def test_candidates_are_scored_in_a_batch_as_they_are_alone(folder, monkeypatch):
-    monkeypatch.setattr("compactds.datastore.scoring.SHORTLISTS_BYTES", 3 * 40 * 2 * DIMENSION)
-    vectors = opened(folder)
-    draw = np.random.default_rng(4)
-    queries = draw.standard_normal((3, DIMENSION)).astype(np.float32)
-    rows = np.stack([draw.choice(np.arange(0, ROWS, 3), 40, replace=False) for _ in queries])  # no copies
-    together = vectors.shortlists(40)
-    assert together.most == 3
-    for count in (3, 1, 2):  # fewer than there is room for, after more
-        scores, best = np.empty((count, 9), np.float32), np.empty((count, 9), np.int64)
-        together.best(queries[:count], rows[:count], scores, best)
-        for place in range(count):
-            alone = vectors.best(queries[place], rows[place], 9)
-            np.testing.assert_array_equal(scores[place], alone[0])
-            np.testing.assert_array_equal(best[place], alone[1])
-
-
-def test_what_has_no_score_is_told_and_comes_nowhere(tmp_path, folder):
-    array = np.fromfile(folder / "whole.f16", "<f2").reshape(ROWS, DIMENSION)
-    damaged = np.arange(0, ROWS, 2)
-    array[damaged, 3] = np.nan
-    array.tofile(tmp_path / "whole.f16")
-    vectors = opened(tmp_path)
-    query = np.random.default_rng(5).standard_normal((1, DIMENSION)).astype(np.float32)
-    rows = np.arange(90, 100)[np.newaxis]
-    scores, best = np.empty((1, 6), np.float32), np.empty((1, 6), np.int64)
-    vectors.shortlists(10).best(query, rows, scores, best)  # six of ten, where five have a score
-    assert best[0, -1] == NO_ROW
-    assert np.isnan(scores).all()
-    vectors.shortlists(10).best(query, rows, scores[:, :5], best[:, :5])
-    alone = vectors.best(query[0], rows[0], 8)
-    assert set(alone[1].tolist()) == {91, 93, 95, 97, 99}
-    vectors.learn(10**12)
-    refiner = refiner_for(open_ivf(folder / "ivf"), vectors)
-    found = [one for one in refiner.best(array[1:200:2].astype(np.float32), 8, candidates=9, effort=3) if one]
-    assert not any(np.isin(theirs, damaged).any() for _, theirs in found)
-
-
-def test_queries_whose_lists_hold_fewer_rows_than_are_wanted_are_left_to_two_steps(folder):
-    vectors = opened(folder)
-    index = open_ivf(folder / "ivf")
-    vectors.learn(10**12)
-    queries = np.random.default_rng(6).standard_normal((10, DIMENSION)).astype(np.float32)
-    largest = max(int(index.ivf.get_list_size(number)) for number in range(20))
-    refiner = refiner_for(index, vectors)
-    assert refiner.best(queries, 5, candidates=largest + 1, effort=1) == [None] * 10
-    too_many = vectors.shortlist.capacity + 1
-    assert refiner.best(queries, 5, candidates=too_many, effort=20) == [None] * 10
 
 
 def test_only_half_floats_under_an_index_of_the_same_rows_are_searched_in_one_step(folder):
