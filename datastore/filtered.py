@@ -47,7 +47,7 @@ MOST_SCORED = 0.5
 """Rather than so great a part of the allowed rows, here and there, all of them are scored as they lie."""
 CANDIDATES_STEP = 16
 """Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
-MOST_OF_LISTS = 0.7
+MOST_OF_LISTS = 0.3
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
 if that costs less."""
 
@@ -117,11 +117,11 @@ class FilteredSearch:
         lists = self._index.effort_at(share, plan.effort)
         settled = alike or plan.misses is None
         wanted_depth = None if plan.misses is None else _depth_for(plan.misses / k)
-        power = CANDIDATES_POWER if deciding is None else 1.0
+        first, power = lists, CANDIDATES_POWER if deciding is None else 1.0
         exact = query if deciding is None else deciding
         found = Found(exact[0], k, self._vectors, two=deciding is not None)
         while True:
-            candidates = _candidates(plan, lists, power)
+            candidates = _candidates(plan, lists, first, power)
             if plan.grows and candidates >= MOST_SCORED * allowed.count:
                 return None
             if len(probe.lists) < lists:
@@ -199,10 +199,15 @@ def _depth_for(misses: float) -> float:
     return -1 / math.log(max(LEAST_MISSES, EXPECTED_MISSES * min(misses, 1.0)))
 
 
-def _candidates(plan: Plan, lists: int, power: float) -> int:
-    """Return how many rows are scored where a filter has so many lists searched."""
+def _candidates(plan: Plan, lists: int, first: int, power: float) -> int:
+    """Return how many rows are scored where a filter has so many lists searched, and `first` the first time.
+
+    What is found further out, past a crowd that the filter excludes, lies close together, so that codes tell
+    it apart less well: there, candidates grow as lists do.
+    """
     if not plan.grows or lists <= plan.effort:
         return plan.candidates
-    grown: float = plan.candidates * (lists / max(1, plan.effort)) ** power
+    near: float = max(first / max(1, plan.effort), 1.0) ** power
+    grown = plan.candidates * near * lists / first
     most = max(plan.candidates, MAX_CANDIDATES)
     return min(most, CANDIDATES_STEP * math.ceil(grown / CANDIDATES_STEP))

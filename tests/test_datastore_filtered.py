@@ -186,7 +186,7 @@ def test_a_filter_that_leaves_as_much_near_a_query_as_elsewhere_is_searched_in_o
     _, _, search = opened(folder)
     asked = []
 
-    def note(plan, lists, _):
+    def note(plan, lists, *_):
         asked.append(lists)
         return plan.candidates
 
