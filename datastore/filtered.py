@@ -31,18 +31,12 @@ ALIKE = 0.5
 """A filter leaves as much near a query as elsewhere if it leaves so much of its average in each of them."""
 SPARSE = 0.3
 """A filter is not taken to leave less near a query than this part of what it leaves on average."""
-LOOKED_AT = 0.5
-"""The nearest lists are found for a filter that leaves this part of its average near the query."""
 EXPECTED_MISSES = 0.03
 """So many of the best rows may be expected further out for each that may be missed: where a filter goes
 against a query, they thin out later than expected."""
-OF_DEEPEST = 0.25
-"""The best rows are taken to lie no less deep on average than this part of the deepest one's depth."""
 LEAST_MISSES = 1e-9
-SURE = 2.0
-"""The next step searches so many times as many lists as would do if the best rows stayed where they are."""
-LEAST_FURTHER, MOST_FURTHER = 1.5, 4.0
-"""It searches so many times as many lists as the last, at least and at most."""
+FURTHER = 4
+"""The next step searches so many times as many lists as the last."""
 MOST_SCORED = 0.5
 """Rather than so great a part of the allowed rows, here and there, all of them are scored as they lie."""
 CANDIDATES_STEP = 16
@@ -110,13 +104,11 @@ class FilteredSearch:
         """
         known = self._index.list_map()
         counts = known.counts(allowed)
-        looked_at = self._index.effort_at(LOOKED_AT * counts.share, plan.effort)
         probe = self._probe
-        probe.find(query, max(looked_at, NEAR_LISTS))
+        probe.find(query, max(NEAR_LISTS, self._index.effort_at(counts.share, plan.effort)))
         share, alike = _around(probe.lists[:NEAR_LISTS], known, counts)
         lists = self._index.effort_at(share, plan.effort)
-        settled = alike or plan.misses is None
-        wanted_depth = None if plan.misses is None else _depth_for(plan.misses / k)
+        most_depth = None if plan.misses is None else _depth_for(plan.misses / k)
         first, power = lists, CANDIDATES_POWER if deciding is None else 1.0
         exact = query if deciding is None else deciding
         found = Found(exact[0], k, self._vectors, two=deciding is not None)
@@ -129,17 +121,14 @@ class FilteredSearch:
             self._look(found, probe, counts, lists, min(candidates, allowed.count))
             if lists >= self._index.lists:
                 break
-            further = MOST_FURTHER
-            if len(found.rows) == k:
-                if settled or wanted_depth is None:
-                    break
-                depth = _depth(probe.lists[:lists], known, counts, found.nearest)
-                if depth <= wanted_depth:
-                    break
-                further = min(max(SURE * depth / wanted_depth, LEAST_FURTHER), MOST_FURTHER)
-            settled = False
-            lists = self._index.effort_from(further * lists)
-            if wanted_depth is not None and lists > MOST_OF_LISTS * self._index.lists:
+            if len(found.rows) == k and (
+                most_depth is None
+                or (alike and lists == first)
+                or _depth(probe.lists[:lists], known, counts, found.nearest) <= most_depth
+            ):
+                break
+            lists = self._index.effort_from(FURTHER * lists)
+            if most_depth is not None and lists > MOST_OF_LISTS * self._index.lists:
                 if self._index.rows > plan.most_rows:
                     return None
                 lists = self._index.lists
@@ -181,9 +170,8 @@ def _depth(lists: Rows, known: ListMap, counts: ListCounts, best: Rows) -> float
     order = np.empty(len(known.sizes), np.int64)
     order[lists] = np.arange(len(lists))
     theirs = known.list_of_row[best]
-    depths = (met[order[theirs]] - counts.allowed[theirs] / 2).tolist()
-    depth: float = max(sum(depths) / len(depths), OF_DEEPEST * max(depths))
-    return depth / max(float(met[-1]), 1.0)
+    depths = met[order[theirs]] - counts.allowed[theirs] / 2
+    return float(depths.mean()) / max(float(met[-1]), 1.0)
 
 
 def filtered_for(index: AnnIndex, vectors: ExactVectors) -> FilteredSearch | None:
