@@ -35,6 +35,9 @@ EXPECTED_MISSES = 0.03
 """So many of the best rows may be expected further out for each that may be missed: where a filter goes
 against a query, they thin out later than expected."""
 LEAST_MISSES = 1e-9
+OF_DEEPEST = 0.34
+"""If depths thin out evenly, the deepest of ten is expected at 2.9 times their mean: the mean is taken to be no
+less than this part of the deepest."""
 FURTHER = 4
 """The next step searches so many times as many lists as the last."""
 MOST_SCORED = 0.5
@@ -171,7 +174,7 @@ def _depth(lists: Rows, known: ListMap, counts: ListCounts, best: Rows) -> float
     order[lists] = np.arange(len(lists))
     theirs = known.list_of_row[best]
     depths = met[order[theirs]] - counts.allowed[theirs] / 2
-    return float(depths.mean()) / max(float(met[-1]), 1.0)
+    return max(float(depths.mean()), OF_DEEPEST * float(depths.max())) / max(float(met[-1]), 1.0)
 
 
 def filtered_for(index: AnnIndex, vectors: ExactVectors) -> FilteredSearch | None:

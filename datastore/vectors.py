@@ -31,7 +31,7 @@ SCAN_BYTES = 2 << 20
 """How many bytes of float32 rows an exhaustive scan holds at once."""
 VIEW_BYTES = 16 << 20
 """How many bytes of half floats an exhaustive scan asks for ahead, and searches in one call."""
-SCAN_FROM_SHARE = 0.06
+SCAN_FROM_SHARE = 0.3
 """Where more of the rows are asked for, passing over the others costs less than choosing them."""
 
 PROBED_ROWS = 8
