@@ -36,8 +36,8 @@ EXPECTED_MISSES = 0.03
 against a query, they thin out later than expected."""
 LEAST_MISSES = 1e-9
 OF_DEEPEST = 0.34
-"""If depths thin out evenly, the deepest of ten is expected at 2.9 times their mean: the mean is taken to be no
-less than this part of the deepest."""
+"""The best rows are taken to lie no less deep on average than this part of how deep the deepest lies: of ten
+that thin out evenly, that is 2.9 times their mean."""
 FURTHER = 4
 """The next step searches so many times as many lists as the last."""
 MOST_SCORED = 0.5
