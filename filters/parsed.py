@@ -31,12 +31,12 @@ class ParsedWheres:
     def parse(self, where: Where) -> Expression | None:
         """Return what `parse_where` returns, or raise what it raises."""
         key = _key(where)
-        if key is None:
-            return parse_where(where, self._schema)
-        known: Expression | object | None = self._known.get(key, UNKNOWN)
+        known: Expression | object | None = UNKNOWN if key is None else self._known.get(key, UNKNOWN)
         if known is None or isinstance(known, Expression):
             return known
         expression = parse_where(where, self._schema)
+        if key is None or not (type(where) is str or _is_plain(where)):
+            return expression
         size = len(key) + (0 if expression is None else size_bytes(expression))
         if size <= LARGEST_BYTES:
             if len(self._known) >= MOST_REMEMBERED or self._bytes + size > MOST_BYTES:
@@ -48,12 +48,15 @@ class ParsedWheres:
 
 
 def _key(where: Any) -> str | bytes | None:
-    """Return what tells an expression from all others, None for one that is not remembered."""
+    """Return what tells a plain expression from all others, None for one that is not remembered.
+
+    `marshal` writes the exact types that JSON is made of in ways that no other object is written in.
+    """
     if type(where) is str:
         return where
     try:
-        return marshal.dumps(where, WITHOUT_REFERENCES) if type(where) is dict and _is_plain(where) else None
-    except (ValueError, RecursionError):  # nested far too deep
+        return marshal.dumps(where, WITHOUT_REFERENCES) if type(where) is dict else None
+    except (ValueError, RecursionError):  # other types, or nested far too deep
         return None
 
 
