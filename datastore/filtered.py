@@ -157,7 +157,7 @@ class FilteredSearch:
 
 def _around(near: Rows, known: ListMap, counts: ListCounts) -> tuple[float, bool]:
     """Return about which share of the rows of some lists a filter leaves; whether no less than elsewhere."""
-    held, left = known.sizes[near].tolist(), counts.allowed[near].tolist()
+    held, left = known.sizes.take(near).tolist(), counts.allowed.take(near).tolist()
     share = max(sum(left) / max(sum(held), 1), SPARSE * counts.share)
     least = ALIKE * counts.share
     alike = all(allowed >= least * rows for allowed, rows in zip(left, held, strict=True))
@@ -169,12 +169,13 @@ def _depth(lists: Rows, known: ListMap, counts: ListCounts, best: Rows) -> float
 
     The depth of a row is the share of the allowed rows met that lie in nearer lists, from 0 to 1.
     """
-    met = counts.allowed[lists].cumsum()
+    met = counts.allowed.take(lists).cumsum()  # `take` costs half of what brackets do
     order = np.empty(len(known.sizes), np.int64)
     order[lists] = np.arange(len(lists))
-    theirs = known.list_of_row[best]
-    depths = met[order[theirs]] - counts.allowed[theirs] / 2
-    return max(float(depths.mean()), OF_DEEPEST * float(depths.max())) / max(float(met[-1]), 1.0)
+    theirs = known.list_of_row.take(best)
+    depths = (met.take(order.take(theirs)) - counts.allowed.take(theirs) / 2).tolist()
+    depth: float = max(sum(depths) / len(depths), OF_DEEPEST * max(depths))
+    return depth / max(float(met[-1]), 1.0)
 
 
 def filtered_for(index: AnnIndex, vectors: ExactVectors) -> FilteredSearch | None:

@@ -53,7 +53,9 @@ class ListMap:
     def __init__(self, ivf: Any) -> None:
         lists, rows = int(ivf.nlist), int(ivf.ntotal)
         self.sizes = np.zeros(lists, np.float32)
-        self.list_of_row = np.zeros(rows, np.uint16 if lists <= 1 << 16 else np.uint32)
+        self.list_of_row: NDArray[np.unsignedinteger] = np.zeros(
+            rows, np.uint16 if lists <= 1 << 16 else np.uint32
+        )
         for number in range(lists):
             size = int(ivf.get_list_size(number))
             if size:
