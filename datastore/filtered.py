@@ -14,7 +14,7 @@ import threading
 import numpy as np
 
 from compactds.datastore.ann.base import AnnIndex
-from compactds.datastore.ann.ivf import CANDIDATES_POWER, IvfIndex, probing
+from compactds.datastore.ann.ivf import IvfIndex, probing
 from compactds.datastore.ann.list_map import ListCounts, ListMap
 from compactds.datastore.ann.narrowed import NarrowedIndexes, limit_bytes
 from compactds.datastore.ann.probe import Probe
@@ -112,11 +112,12 @@ class FilteredSearch:
         share, alike = _around(probe.lists[:NEAR_LISTS], known, counts)
         lists = self._index.effort_at(share, plan.effort)
         most_depth = None if plan.misses is None else _depth_for(plan.misses / k)
-        first, power = lists, CANDIDATES_POWER if deciding is None else 1.0
+        first = lists
+        usual = first if deciding is None else max(1, plan.effort)
         exact = query if deciding is None else deciding
         found = Found(exact[0], k, self._vectors, two=deciding is not None)
         while True:
-            candidates = _candidates(plan, lists, first, power)
+            candidates = _candidates(plan, lists, usual)
             if plan.grows and candidates >= MOST_SCORED * allowed.count:
                 return None
             if len(probe.lists) < lists:
@@ -191,15 +192,14 @@ def _depth_for(misses: float) -> float:
     return -1 / math.log(max(LEAST_MISSES, EXPECTED_MISSES * min(misses, 1.0)))
 
 
-def _candidates(plan: Plan, lists: int, first: int, power: float) -> int:
-    """Return how many rows are scored where a filter has so many lists searched, and `first` the first time.
+def _candidates(plan: Plan, lists: int, usual: int) -> int:
+    """Return how many rows are scored of so many lists: of the usual number of them, as many as planned.
 
     What is found further out, past a crowd that the filter excludes, lies close together, so that codes tell
-    it apart less well: there, candidates grow as lists do.
+    it apart less well: candidates grow as lists do.
     """
-    if not plan.grows or lists <= plan.effort:
+    if not plan.grows or lists <= usual:
         return plan.candidates
-    near: float = max(first / max(1, plan.effort), 1.0) ** power
-    grown = plan.candidates * near * lists / first
+    grown = plan.candidates * lists / usual
     most = max(plan.candidates, MAX_CANDIDATES)
     return min(most, CANDIDATES_STEP * math.ceil(grown / CANDIDATES_STEP))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.base import AnnIndex
-from compactds.datastore.ann.ivf import CANDIDATES_POWER, FILTERED_POWER
+from compactds.datastore.ann.ivf import FILTERED_POWER
 from compactds.datastore.manifest import CalibrationPoint, SearchCosts
 from compactds.datastore.queries import Effort
 
@@ -130,8 +130,7 @@ def _filtered(
     worth = index.worth(effort)
     if index.filters:
         met = min(rows, worth * share**FILTERED_POWER)
-        more = share ** (FILTERED_POWER * CANDIDATES_POWER) if grows else 1.0
-        listing_us = costs.filtered_us + met * costs.code_us + more * scoring_us
+        listing_us = costs.filtered_us + met * costs.code_us + scoring_us
         plans = [Plan("codes", wanted, rows, costs.filtered_us + rows * costs.code_us + scoring_us)]
         if not index.exact:  # such an index has no lists
             most_rows = max(worth, (matching * costs.row_us - costs.filtered_us) / costs.code_us)

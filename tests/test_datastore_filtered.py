@@ -117,13 +117,13 @@ def test_rows_are_found_however_few_are_near(store):
     assert search.best(query, 10, cheaper, Bitmap.from_mask(mask)) is None  # all rows are scored instead
 
 
-def test_more_candidates_are_scored_where_a_filter_leaves_less_unless_their_number_was_given(store):
-    folder, _, _ = store
+def test_more_candidates_are_scored_further_out_unless_their_number_was_given(store):
+    folder, wide, topics = store
     _, _, search = opened(folder)
-    query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
-    allowed = Bitmap.from_mask(np.arange(ROWS) % 4 == 0)
-    grown = search.best(query, 5, planned(40, 4, misses=None), allowed)
-    given = search.best(query, 5, planned(40, 4, misses=None, grows=False), allowed)
+    even, against = (Bitmap.from_mask(mask) for mask in (np.arange(ROWS) % 4 == 0, topics != topics[7]))
+    assert search.best(wide[7:8], 5, planned(40, 4, misses=None), even)[2] == 40
+    grown = search.best(wide[7:8], 5, planned(40, 4, misses=0.04), against)
+    given = search.best(wide[7:8], 5, planned(40, 4, misses=0.04, grows=False), against)
     assert grown[2] > given[2] == 40
 
 

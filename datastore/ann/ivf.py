@@ -25,8 +25,6 @@ from compactds.datastore.encoders.base import Vectors
 FILTERED_POWER = -0.35
 """Where a filter leaves a share s of the rows around a query, the same recall takes about s ** -0.35 times
 as many lists: measured at shares of 0.1 to 0.9."""
-CANDIDATES_POWER = 0.4
-"""Where a filter has n times as many lists searched, n ** 0.4 times as many candidates are scored."""
 ONE_BY_ONE = 11
 """The way of faiss to scan that takes queries one at a time, and keeps twice the results wanted before it
 sorts them out. It costs a tenth less than the way faiss chooses, for single queries and batches alike, and
