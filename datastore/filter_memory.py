@@ -14,7 +14,7 @@ from compactds.datastore.attributes import AttributeColumns, columns_limit_bytes
 from compactds.datastore.manifest import IndexRecord, SegmentRecord
 from compactds.filters.schema import Schema
 
-PARAMETERS_BYTES = 26_000
+PARAMETERS_BYTES = 5_000
 """What is kept of a filter besides: its selector, and parameters of searches under it."""
 HELD, MEASURED, AT_MOST = "held", "measured", "at most"
 """How the bytes of a field are known: it is in memory now, was built to see, or cannot take more."""
