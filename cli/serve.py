@@ -35,15 +35,10 @@ def serve(
     settings = server_settings(config, {"host": host, "port": port})
     from compactds.configs.sizes import counted, format_bytes
     from compactds.datastore import Datastore
-    from compactds.datastore.manifest import read_manifest
     from compactds.server.run import bind
     from compactds.server.run import serve as serve_engine
 
     bind(settings).close()  # a port in use is told before a large index is read
-    manifest = read_manifest(store)
-    needed = sum(segment.index.ram_bytes for segment in manifest.segments)
-    passages = counted(manifest.passages, "passage")
-    warn(f"{manifest.name}: {passages}; the index takes {format_bytes(needed)} of memory")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("compactds").setLevel(logging.INFO)
 
@@ -51,13 +46,16 @@ def serve(
         say(f"serving {store} at {url}", bold=True)
         say(f"docs: {url}/docs")
         with_key = settings.api_key is not None
-        if manifest.encoder.kind == "vectors":  # without an encoder, no text can be searched with
+        if engine.manifest.encoder.kind == "vectors":  # without an encoder, no text can be searched with
             say(f"try:  curl -s {url}/v1/store{key_header(with_key)}")
         else:
             say(f"try:  {curl(url, 'your question', with_key=with_key)}")
         warn("Ctrl-C stops it")
 
     with Datastore.open(store, verify=verify) as engine:
+        needed = sum(segment.index.ram_bytes for segment in engine.manifest.segments)
+        passages = counted(engine.manifest.passages, "passage")
+        warn(f"{engine.manifest.name}: {passages}; the index takes {format_bytes(needed)} of memory")
         engine.load_encoders()  # a server that cannot answer text does not start
         serve_engine(engine, settings, on_ready=announce)
     warn("stopped")

@@ -235,6 +235,13 @@ class TestServe:
         assert "serving" not in done.stdout
         assert str(model) in done.stderr
 
+    def test_of_a_damaged_store_nothing_is_said_but_the_damage(self, damaged):
+        done = run("serve", damaged, "--port", "0")
+        assert done.exit_code == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+        assert "the index takes" not in done.stderr
+
     def test_a_store_is_checked_before_it_is_served_if_asked_for(self, store, monkeypatch):
         asked = []
 
