@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from tokenize import TokenError
+from typing import Any
 
 import faiss
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX, open_memmap
 from numpy.typing import NDArray
 
 from compactds.datastore.ann.base import Rows
@@ -82,22 +85,36 @@ class Sample:
 
 def open_vectors(path: Path) -> NDArray[np.floating]:
     """Map the vectors of a .npy file, floats of shape (n, d); raise VectorError for another file."""
-    try:
-        vectors: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = str(error).rstrip(".")  # some of numpy's sentences end, others do not
+    vectors = _map_npy(path)
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise VectorError(
-            f"cannot read vectors from {path}: {why}.", value=str(path), remedy="Give a .npy file."
-        ) from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise VectorError(
-            f"{path} does not hold floats of shape (n, dimension).",
-            value=str(path),
+            f"{path} holds {vectors.dtype} of shape {vectors.shape}, expected floats of shape "
+            "(n, dimension).",
+            value=str(vectors.shape),
             remedy="Save a two-dimensional array of float16 or float32.",
         )
     if not vectors.size:
         raise VectorError(f"{path} holds no vectors.", value=str(path), remedy="Give at least one.")
     return vectors
+
+
+def _map_npy(path: Path) -> NDArray[Any]:
+    """Map the array of a .npy file; raise VectorError for another file."""
+    why = "it is no .npy file"
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(MAGIC_PREFIX))
+        if begins == MAGIC_PREFIX:
+            return open_memmap(path, mode="r")
+    except OSError as error:
+        why = error.strerror or str(error)
+    except (ValueError, OverflowError, SyntaxError, TokenError):
+        why = "the .npy file is damaged or cut short, or holds objects in place of numbers"
+    raise VectorError(
+        f"cannot read vectors from {path}: {why}.",
+        value=str(path),
+        remedy="Give a two-dimensional array of float16 or float32, as numpy.save writes it to a .npy file.",
+    )
 
 
 def sample_rows(rows: int, dimension: int, *, most: int = SAMPLE_ROWS + QUERIES) -> Rows:

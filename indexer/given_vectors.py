@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compactds.configs.sizes import counted
+from compactds.datastore.advisor import open_vectors
 from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.errors import VectorError
 from compactds.datastore.vectors import EXACT_DTYPES
 from compactds.indexer.errors import BuildError
 from compactds.indexer.progress import Progress
@@ -100,23 +102,16 @@ def let_go(mapped: Vectors) -> None:
         base.madvise(mmap.MADV_DONTNEED)  # the system keeps them, as long as it has room
 
 
-def open_given_vectors(path: Path, records: int) -> Vectors:
-    """Map a file of vectors, one for each record; raise BuildError for another file."""
+def open_given_vectors(path: Path, records: int | None = None) -> Vectors:
+    """Map a file of vectors, one for each of `records`, if it is known how many those are.
+
+    Raises BuildError for another file.
+    """
     try:
-        rows: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = str(error).rstrip(".")  # some of numpy's sentences end, others do not
-        raise BuildError(
-            f"cannot read vectors from {path}: {why}.", value=str(path), remedy="Give a .npy file."
-        ) from error
-    if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
-        raise BuildError(
-            f"{path} holds {rows.dtype} of shape {rows.shape}, expected floats of shape "
-            "(records, dimension).",
-            value=str(rows.shape),
-            remedy="Save a two-dimensional array of float16 or float32.",
-        )
-    if len(rows) != records:
+        rows: Vectors = open_vectors(path)
+    except VectorError as error:
+        raise BuildError(error.message, value=error.value, remedy=error.remedy) from error
+    if records is not None and len(rows) != records:
         raise BuildError(
             f"{path} holds {len(rows):,} vectors, the sources {records:,} records.",
             value=len(rows),

@@ -592,15 +592,15 @@ class TestReadyMadeVectors:
     def test_a_file_that_is_no_array_is_refused(self, tmp_path, corpus):
         (tmp_path / "vectors.npy").write_bytes(b"PK nothing")
         wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
-        with pytest.raises(BuildError, match="cannot read vectors"):
+        with pytest.raises(BuildError, match=r"from .*/vectors\.npy: it is no \.npy file\."):
             build(wanted, tmp_path / "store")
 
-    def test_why_it_is_refused_ends_with_one_full_stop(self, tmp_path, corpus):
+    def test_objects_are_refused_without_a_word_of_pickles(self, tmp_path, corpus):
         np.save(tmp_path / "vectors.npy", np.array([[None]]), allow_pickle=True)
         wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
-        with pytest.raises(BuildError, match=r"cannot read vectors .*[^.]\.$") as refused:
+        with pytest.raises(BuildError, match="or holds objects in place of numbers") as refused:
             build(wanted, tmp_path / "store")
-        assert str(refused.value).endswith(". Give a .npy file.")
+        assert "pickle" not in str(refused.value)
 
     def test_a_named_encoder_must_have_their_dimension(self, tmp_path, corpus, tiny_model, encoder, vectors):
         wanted = recipe(corpus, tiny_model, vectors=str(tmp_path / "vectors.npy"))
