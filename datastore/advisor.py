@@ -126,7 +126,8 @@ def sample_rows(rows: int, dimension: int, *, most: int = SAMPLE_ROWS + QUERIES)
 def split_sample(vectors: Vectors) -> Sample:
     """Take queries out of sampled vectors, shape (n, d), and find their true neighbours among the others.
 
-    Raises VectorError for fewer than 1,000 vectors, and for ones that are zero or not finite.
+    Raises VectorError for fewer than 1,000 vectors, for ones that are zero or not finite, and for ones of a
+    length whose square float32 does not hold.
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
     if vectors.ndim != 2 or len(vectors) < LEAST_ROWS:
@@ -138,11 +139,19 @@ def split_sample(vectors: Vectors) -> Sample:
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(bad):
-        are = "is" if len(bad) == 1 else "are"
+        none = bad[~np.isfinite(vectors[bad]).all(axis=1) | ~vectors[bad].any(axis=1)]
+        of = f"of {len(vectors):,} sampled vectors"
+        if len(none):
+            raise VectorError(
+                f"{len(none):,} {of} {'is' if len(none) == 1 else 'are'} zero or not finite.",
+                value=len(none),
+                remedy="Leave them out; a build does with --skip-invalid.",
+            )
         raise VectorError(
-            f"{len(bad):,} of {len(vectors):,} sampled vectors {are} zero or not finite.",
+            f"{len(bad):,} {of} {'is' if len(bad) == 1 else 'are'} too long or too short for float32 to hold "
+            "the square of the length.",
             value=len(bad),
-            remedy="Leave them out; a build does with --skip-invalid.",
+            remedy="Scale all vectors.",
         )
     order = np.random.default_rng(SEED).permutation(len(vectors))
     count = min(QUERIES, len(vectors) // 10)

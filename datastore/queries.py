@@ -153,8 +153,8 @@ def check_where_list(where: Any, queries: int, *, single: bool) -> None:
 def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     """Return query vectors of shape (n, d) as float32, and whether a single one, (d,), was given.
 
-    Raises VectorError for another dimension than the encoder's, and for vectors that are zero or not
-    finite. Vectors are scaled to length one if the encoder's are.
+    Raises VectorError for another dimension than the encoder's, and for vectors that are zero, not finite, or
+    of a length whose square float32 does not hold. Vectors are scaled to length one if the encoder's are.
     """
     try:
         with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is refused
@@ -178,8 +178,22 @@ def check_vectors(vectors: Any, encoder: EncoderSpec) -> tuple[Vectors, bool]:
     squares = squared_lengths(array)
     if not have_directions(squares):
         place = int((~((squares > 0) & (squares < math.inf))).argmax())
-        raise VectorError(f"query vector {place} is zero or not finite.", value=place, remedy="Leave it out.")
+        fault, remedy = fault_of(array[place])
+        raise VectorError(f"query vector {place} {fault}.", value=place, remedy=remedy)
     return at_unit_length(array) if encoder.normalized else array, single
+
+
+def fault_of(vector: Vectors) -> tuple[str, str]:
+    """Say what is wrong with a float32 vector, shape (d,), whose squared length is zero or not finite.
+
+    Returns what goes after its name, and the remedy.
+    """
+    if not np.isfinite(vector).all():
+        return "holds NaN, infinity or a number too large for float32", "Correct it, or leave it out."
+    if not vector.any():
+        return "is zero", "Leave it out."
+    size = "long" if np.abs(vector).max() > 1 else "short"
+    return f"is too {size} for float32 to hold the square of its length", "Scale it, to length one perhaps."
 
 
 def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
@@ -190,7 +204,7 @@ def squared_lengths(vectors: Vectors) -> NDArray[np.float32]:
 
 
 def have_directions(squares: NDArray[np.float32]) -> bool:
-    """Tell whether none of the squared lengths is zero or not finite."""
+    """Tell whether none of the squared lengths is zero or not finite: they are as float32 has them."""
     return all(0 < square < math.inf for square in squares.tolist())
 
 

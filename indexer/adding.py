@@ -261,14 +261,18 @@ class _Addition(BuildRun):
     def _spec(self, role: str) -> EncoderSpec:
         return self._store.exact_encoder if role == "exact" else self._store.encoder
 
-    def _spec_of_given(self, given: GivenVectors, encoders: Mapping[str, Encoder]) -> EncoderSpec:  # noqa: ARG002
-        spec = self._store.encoder
-        if spec.dimension != given.dimension:
+    def _check_dimension(self, dimension: int, encoders: Mapping[str, Encoder]) -> None:  # noqa: ARG002
+        expected = self._store.encoder.dimension
+        if dimension != expected:
             raise BuildError(
-                f"the vectors have {given.dimension} dimensions, the store's have {spec.dimension}.",
-                value=given.dimension,
+                f"the vectors have {dimension} dimensions, the store's have {expected}.",
+                value=dimension,
                 remedy="Give vectors from the same encoder as the store's.",
             )
+
+    def _spec_of_given(self, given: GivenVectors, encoders: Mapping[str, Encoder]) -> EncoderSpec:
+        spec = self._store.encoder
+        self._check_dimension(given.dimension, encoders)
         if spec.normalized and not given.normalized:
             raise BuildError(
                 "the vectors are not of length one, as all of the store's are.",

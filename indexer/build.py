@@ -28,7 +28,12 @@ from compactds.indexer.encoding import EncodingCount, Spread, encode_shards
 from compactds.indexer.errors import BuildError
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.filtering import CONTAMINATED_FILE
-from compactds.indexer.given_vectors import GivenVectors, take_given_vectors
+from compactds.indexer.given_vectors import (
+    GivenVectors,
+    check_dimension,
+    given_dimension,
+    take_given_vectors,
+)
 from compactds.indexer.growth import check_not_grown
 from compactds.indexer.ledger import Ledger, installed_version, software
 from compactds.indexer.passages import PassageOptions, Passager
@@ -191,6 +196,7 @@ class BuildRun:
     def run(self) -> Outcome:
         """Run all stages that are not done yet."""
         steps = filter_steps(self._recipe)
+        dimension = given_dimension(self._recipe.vectors)
         key, documents_key = self._keys()
         existing = _existing(self._out)
         if existing is not None and self._is_current(existing, key):
@@ -212,6 +218,7 @@ class BuildRun:
         for found in self._revisions:
             self._progress.note(f"hf:{found.dataset} is read at commit {found.commit}.")
         pipeline = Pipeline(workspace, self._recipe, self._sources, steps, self._executor, self._progress)
+        encoders = self._encoders_of_given(workspace, pipeline.ledger, dimension, resumed=resumed)
         tasks = list(plan_reading(self._sources, self._files))
         documents = pipeline.documents(tasks, self._recipe.vectors)
         for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
@@ -219,8 +226,9 @@ class BuildRun:
             meant = f" Did you mean {near[0]!r}?" if near else ""
             self._progress.note(f"No document has the attribute {name!r}, which is given a type.{meant}")
         schema = self._schema(workspace, documents)
-        with pipeline.ledger.timed("load encoders"):
-            encoders = self._load_encoders(workspace)
+        if not encoders:
+            with pipeline.ledger.timed("load encoders"):
+                encoders = self._load_encoders(workspace)
         measures = () if self._recipe.has_vectors else tuple(encoders.values())
         passages = pipeline.passages(documents, self._passage_options(), measures)
         with pipeline.ledger.timed("encode"):
@@ -243,6 +251,27 @@ class BuildRun:
         kept = self._out / WORK_FOLDER / ENCODERS_FOLDER
         if self._given is None and not kept.exists():
             check_encoders(encoder_configs(self._recipe))
+
+    def _encoders_of_given(
+        self, workspace: Workspace, ledger: Ledger, dimension: int | None, *, resumed: bool
+    ) -> dict[str, Encoder]:
+        """Load the encoders that a file of ready-made vectors has to fit, before the documents are read."""
+        if dimension is None:
+            return {}
+        with ledger.timed("load encoders"):
+            encoders = self._load_encoders(workspace)
+        try:
+            self._check_dimension(dimension, encoders)
+        except BuildError:
+            if not resumed:
+                workspace.clear()
+            raise
+        return encoders
+
+    def _check_dimension(self, dimension: int, encoders: Mapping[str, Encoder]) -> None:
+        """Raise BuildError for ready-made vectors of another dimension than what they are to go with."""
+        if encoders:
+            check_dimension(dimension, encoders["exact"].spec)
 
     def _tell_of_replacing(self, existing: Manifest) -> None:
         """Say that another corpus is in the place of this one, while there is time to stop."""
@@ -293,7 +322,7 @@ class BuildRun:
             "inputs": inputs,
             "software": installed_version("compactds"),
         }
-        vectors = [] if self._recipe.vectors is None else [_vectors_status(self._recipe.vectors)]
+        vectors = [] if self._recipe.vectors is None else [_status(self._recipe.vectors)]
         if vectors and self._recipe.skip_invalid:
             facts["judged"] = vectors  # which of them are unusable decides which documents there are
         return build_key({**facts, "recipe": recipe, "vectors": vectors}), build_key(facts)
@@ -457,15 +486,8 @@ class BuildRun:
         """Return the spec of ready-made vectors: the named encoder's, or one that takes vectors only."""
         if not encoders:
             return vectors_spec(given.dimension, normalized=given.normalized)
-        spec = encoders["exact"].spec
-        if spec.dimension != given.dimension:
-            raise BuildError(
-                f"the vectors have {given.dimension} dimensions, "
-                f"those of {spec.model!r} have {spec.dimension}.",
-                value=given.dimension,
-                remedy="Name the encoder that made the vectors, or none.",
-            )
-        return spec
+        self._check_dimension(given.dimension, encoders)
+        return encoders["exact"].spec
 
 
 def _result(out: Path, outcome: Outcome, seconds: float) -> BuildResult:
@@ -501,17 +523,6 @@ def _replaced(manifest: Manifest) -> ReplacedStore:
 def _status(path: Path) -> list[Any]:
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
-
-
-def _vectors_status(path: Path) -> list[Any]:
-    try:
-        return _status(path)
-    except OSError as error:
-        raise BuildError(
-            f"cannot read vectors from {path}: {error.strerror}.",
-            value=str(path),
-            remedy="Give the path of a .npy file.",
-        ) from error
 
 
 def _existing(out: Path) -> Manifest | None:

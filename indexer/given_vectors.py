@@ -1,7 +1,7 @@
 """Ready-made vectors: a file of them, or a field of the records, checked and put beside their passages."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compactds.configs.sizes import counted
 from compactds.datastore.advisor import open_vectors
-from compactds.datastore.encoders.base import Vectors
+from compactds.datastore.encoders.base import EncoderSpec, Vectors
 from compactds.datastore.errors import VectorError
 from compactds.datastore.vectors import EXACT_DTYPES
 from compactds.indexer.errors import BuildError
@@ -22,6 +22,7 @@ LOST_SHARE = 0.01
 """How much of a vector's length its stored form may be off; rounding to float16 takes 0.0005."""
 
 BAD_VECTORS_SHOWN = 3
+NONE = "zero or not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,18 @@ def take_given_vectors(
     """Put ready-made vectors beside the shards of their passages, as they are.
 
     They come from `path`, an .npy file of shape (records, dimension), or from the source itself.
-    Raises BuildError for another shape, for vectors that are zero or not finite, and for ones that `dtype`
-    cannot hold; both are counted.
+    Raises BuildError for another shape, for vectors that are zero or not finite, and for ones that float32 or
+    `dtype` cannot hold; all are counted.
     """
     rows = None if path is None else open_given_vectors(path, records)
     bad: list[int] = []
+    beyond: list[int] = []
     lost: list[int] = []
     dimension, normalized = 0, True
     for number in range(shards):
         ordinals = workspace.read_shard(number, ["ordinal"]).column("ordinal").to_numpy()
-        given = workspace.read_vectors(number, "given") if rows is None else rows[ordinals].astype(np.float32)
+        raw = workspace.read_vectors(number, "given") if rows is None else rows[ordinals]
+        given = _as_float32(raw)
         if dimension and given.shape[1] != dimension:
             raise BuildError(
                 f"vectors of {dimension} and of {given.shape[1]} dimensions.",
@@ -56,37 +59,71 @@ def take_given_vectors(
             )
         dimension = given.shape[1]
         lengths = np.linalg.norm(given.astype(np.float64), axis=1)
-        bad += ordinals[_without_direction(lengths)].tolist()
+        without = _without_direction(lengths)
+        bad += ordinals[without & _are_none(raw)].tolist()
+        beyond += ordinals[without & ~_are_none(raw)].tolist()
         normalized &= bool(np.all(np.abs(lengths - 1) < UNIT_TOLERANCE))
         lost += ordinals[_lost(given, lengths, dtype)].tolist()
-        if bad or lost:
+        if bad or beyond or lost:
             continue
         workspace.write_vectors(number, "exact", given, EXACT_DTYPES[dtype])
         if rows is not None:
             let_go(rows)
         progress.advance(len(given))
-    if bad:
-        raise BuildError(
-            f"{counted(len(bad), 'vector is', 'vectors are')} zero or not finite: {_records(bad)}.",
-            value=len(bad),
-            remedy="Correct them, or pass --skip-invalid to leave these records and vectors out.",
-        )
-    if lost:
-        raise BuildError(
-            f"{counted(len(lost), 'vector holds', 'vectors hold')} numbers beyond {dtype}, "
-            f"too large or too small: {_records(lost)}.",
-            value=len(lost),
-            remedy="Set dtype = 'float32' in the recipe's [exact] table, or scale all vectors.",
-        )
+    _refuse(bad, beyond, lost, dtype)
     return GivenVectors(dimension, normalized)
 
 
-def unusable_rows(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows of a mapped file hold vectors that are zero or not finite, as float32."""
-    with np.errstate(over="ignore"):
-        given = vectors[rows].astype(np.float32)
+def refuse_unusable(found: Mapping[int, str]) -> None:
+    """Raise BuildError for what `unusable_rows` found in a sample of vectors, if it found any."""
+    none = [row for row, fault in found.items() if NONE in fault]
+    beyond = [row for row, fault in found.items() if NONE not in fault]
+    _refuse(none, beyond, (), "float32", "sampled ")
+
+
+def _refuse(
+    bad: Sequence[int], beyond: Sequence[int], lost: Sequence[int], dtype: str, sampled: str = ""
+) -> None:
+    """Raise BuildError for vectors that are none, that float32 cannot hold, or that `dtype` cannot."""
+    if bad:
+        raise BuildError(
+            f"{counted(len(bad), f'{sampled}vector is', f'{sampled}vectors are')} {NONE}: {_records(bad)}.",
+            value=len(bad),
+            remedy="Correct them, or pass --skip-invalid to leave these records and vectors out.",
+        )
+    for refused, kind, remedy in (
+        (beyond, "float32", "Scale all vectors, or pass --skip-invalid to leave these out."),
+        (lost, dtype, "Set dtype = 'float32' in the recipe's [exact] table, or scale all vectors."),
+    ):
+        if refused:
+            raise BuildError(
+                f"{counted(len(refused), f'{sampled}vector holds', f'{sampled}vectors hold')} "
+                f"numbers beyond {kind}, too large or too small: {_records(refused)}.",
+                value=len(refused),
+                remedy=remedy,
+            )
+
+
+def unusable_rows(vectors: Vectors, rows: NDArray[np.int64]) -> dict[int, str]:
+    """Return what is wrong with those rows of a mapped file that hold unusable vectors.
+
+    Vectors become float32, where numbers too large are infinite and ones too small are zero.
+    """
+    raw = vectors[rows]
+    without = _without_direction(np.linalg.norm(_as_float32(raw).astype(np.float64), axis=1))
     let_go(vectors)
-    return _without_direction(np.linalg.norm(given.astype(np.float64), axis=1))
+    reasons = np.where(_are_none(raw[without]), f"is {NONE}", "holds numbers beyond float32")
+    return dict(zip(rows[without].tolist(), reasons.tolist(), strict=True))
+
+
+def _as_float32(vectors: Vectors) -> Vectors:
+    with np.errstate(over="ignore", under="ignore"):
+        return vectors.astype(np.float32)
+
+
+def _are_none(vectors: Vectors) -> NDArray[np.bool_]:
+    """Tell which vectors hold what is not finite, or nothing but zeros, as they are in the file."""
+    return np.asarray(~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1), np.bool_)
 
 
 def _without_direction(lengths: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -118,6 +155,21 @@ def open_given_vectors(path: Path, records: int | None = None) -> Vectors:
             remedy="Row i of the vectors belongs to record i; give exactly one for each.",
         )
     return rows
+
+
+def given_dimension(path: Path | None) -> int | None:
+    """Return the dimension of a file of vectors, None for no file; raise BuildError for another file."""
+    return None if path is None else int(open_given_vectors(path).shape[1])
+
+
+def check_dimension(dimension: int, spec: EncoderSpec) -> None:
+    """Raise BuildError for vectors that are not of the encoder's dimension."""
+    if spec.dimension != dimension:
+        raise BuildError(
+            f"the vectors have {dimension} dimensions, those of {spec.model!r} have {spec.dimension}.",
+            value=dimension,
+            remedy="Name the encoder that made the vectors, or none.",
+        )
 
 
 def _lost(vectors: Vectors, lengths: NDArray[np.float64], dtype: str) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compactds.configs.recipe import Duplicates, Recipe, Source
-from compactds.datastore.encoders.base import Encoder
+from compactds.datastore.encoders.base import Encoder, Vectors
 from compactds.datastore.files import write_atomic
 from compactds.filters.corpus.duplicates import DuplicateSettings
 from compactds.filters.corpus.duplicates_search import SignedShard, find_duplicates
@@ -28,6 +28,7 @@ from compactds.indexer.filtering import (
     kept_shard,
     unknown_attributes,
 )
+from compactds.indexer.given_vectors import open_given_vectors
 from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import Measure, PassageOptions
 from compactds.indexer.progress import Progress
@@ -103,13 +104,15 @@ class Pipeline:
         """Read and filter documents, and find those that repeat others.
 
         If the recipe skips what is invalid, documents are left out whose row of the file `vectors` is zero or
-        not finite. Raises EmptyCorpusError if none is left, saying which filter removed them.
+        not finite. Raises BuildError if that file has not one row for each record, EmptyCorpusError if no
+        document is left, saying which filter removed them.
         """
         documents = Documents(AttributeInference(self._overrides))
         with self.ledger.timed("read"):
             shards = self._read(tasks, documents)
+        given = None if vectors is None else open_given_vectors(vectors, documents.records)
         with self.ledger.timed("filter"):
-            self._filter(shards, documents, vectors)
+            self._filter(shards, documents, given)
         if not any(count for _, count, _ in documents.kept):
             raise self._empty()
         with self.ledger.timed("deduplicate"):
@@ -150,13 +153,11 @@ class Pipeline:
             self._progress.note(sentence)
         return shards
 
-    def _filter(self, shards: Sequence[FilterTask], documents: Documents, vectors: Path | None) -> None:
+    def _filter(self, shards: Sequence[FilterTask], documents: Documents, given: Vectors | None) -> None:
         total = sum(line.documents for line in self.ledger.sources)
         self._progress.stage("filtering", total)
         lenient = self._recipe.skip_invalid
-        sieve = Sieve(self._workspace, self._overrides, SHARDS)
-        if lenient and vectors is not None:
-            sieve.take_vectors(vectors, documents.records)
+        sieve = Sieve(self._workspace, self._overrides, SHARDS, given)
         context = FilterContext(
             self._workspace.root, self._sources, self._steps, self._overrides, SHARDS, lenient
         )

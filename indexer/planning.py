@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from compactds.configs.recipe import Recipe
-from compactds.datastore.advisor import open_vectors, sample_rows
+from compactds.datastore.advisor import sample_rows
 from compactds.datastore.ann.choose import IndexPlan, choose_index
 from compactds.datastore.encoders import Encoder, EncoderOptions, Vectors, load_encoder
 from compactds.datastore.encoders.static import StaticEncoder
@@ -25,7 +25,13 @@ from compactds.indexer.counting import RecordCount
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.errors import EmptyCorpusError
 from compactds.indexer.execution import LocalExecutor
-from compactds.indexer.given_vectors import unusable_rows
+from compactds.indexer.given_vectors import (
+    check_dimension,
+    given_dimension,
+    open_given_vectors,
+    refuse_unusable,
+    unusable_rows,
+)
 from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import PassageOptions, Passager
 from compactds.indexer.pipeline import Pipeline, filter_steps, source_options
@@ -94,15 +100,20 @@ def plan_build(recipe: Recipe, folder: Path, *, progress: Progress | None = None
     """Return what a build of `recipe` will make, from counting and sampling its sources.
 
     Nothing is written but into `folder`, where a distilled model is kept, and a temporary one. Encoders are
-    loaded, to count tokens with and to time. Raises what a build does for sources, filters, encoders and a
-    memory budget that is too small.
+    loaded, to count tokens with and to time. Raises what a build does for sources, filters, encoders,
+    ready-made vectors and a memory budget that is too small.
     """
     shown = progress or LoggedProgress()
     filter_steps(recipe)
+    given = given_dimension(recipe.vectors)
     before = held_bytes()
     encoders = _load_encoders(recipe, shown)
     loaded = max(0, held_bytes() - before) if encoders else 0
+    if given is not None and encoders:
+        check_dimension(given, encoders[-1].spec)
     corpus = sample_corpus(recipe, encoders, progress=shown)
+    if corpus.dimension is not None and encoders:
+        check_dimension(corpus.dimension, encoders[-1].spec)
     dimension = corpus.dimension or encoders[0].spec.dimension
     index = choose_index(
         corpus.passages, dimension, memory_bytes=recipe.index.memory_bytes, kind=recipe.index.kind
@@ -134,7 +145,7 @@ def sample_corpus(
     shown.stage("counting", None)
     counts = [estimate_records(options, found) for options, found in zip(sources, files, strict=True)]
     if recipe.vectors is not None and len(counts) == 1:
-        counts = [RecordCount(len(open_vectors(recipe.vectors)), counted=True)]  # one for each record
+        counts = [RecordCount(len(open_given_vectors(recipe.vectors)), counted=True)]  # one for each record
     samplers = [replace(options, skip_invalid=True, max_documents=None) for options in sources]
     with TemporaryDirectory(prefix="compactds-") as folder:
         workspace, _ = Workspace.open(Path(folder), "plan", "plan")
@@ -183,15 +194,16 @@ def sample_corpus(
 def sampled_vectors(recipe: Recipe) -> Vectors | None:
     """Return a sample of the recipe's ready-made vectors, shape (n, d); None if they are not in a file.
 
-    Those that a build leaves out with `skip_invalid` are left out here.
+    Those that a build leaves out with `skip_invalid` are left out here. Raises BuildError as a build does.
     """
     if recipe.vectors is None:
         return None
-    vectors = open_vectors(recipe.vectors)
+    vectors = open_given_vectors(recipe.vectors)
     rows = sample_rows(*vectors.shape, most=SAMPLE_ROWS)
-    if recipe.skip_invalid:
-        rows = rows[~unusable_rows(vectors, rows)]
-    return np.asarray(vectors[rows], np.float32)
+    unusable = unusable_rows(vectors, rows)
+    if not recipe.skip_invalid:
+        refuse_unusable(unusable)
+    return np.asarray(vectors[[row for row in rows.tolist() if row not in unusable]], np.float32)
 
 
 def passage_options(recipe: Recipe) -> PassageOptions:
@@ -226,7 +238,7 @@ def _passages(counts: Sequence[RecordCount], ledger: Ledger) -> int:
 
 def _given_dimension(recipe: Recipe, workspace: Workspace) -> int | None:
     if recipe.vectors is not None:
-        return int(open_vectors(recipe.vectors).shape[1])
+        return given_dimension(recipe.vectors)
     return int(workspace.read_vectors(0, "given").shape[1]) if recipe.has_vectors else None
 
 

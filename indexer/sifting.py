@@ -14,7 +14,7 @@ from compactds.indexer.document_shards import DocumentRows, read_shard_documents
 from compactds.indexer.documents import Document
 from compactds.indexer.errors import AttributeNameError, AttributeTypeError
 from compactds.indexer.filtering import kept_shard
-from compactds.indexer.given_vectors import open_given_vectors, unusable_rows
+from compactds.indexer.given_vectors import unusable_rows
 from compactds.indexer.sources import Rejection
 from compactds.indexer.sources.options import RAW_LIMIT
 from compactds.indexer.sources.values import clean_text, json_text
@@ -25,21 +25,23 @@ class Sieve:
     """Go through the shards of kept documents in order, and leave out of them what cannot be used.
 
     An attribute has the type of its first values, or the one it was given; a document that is left out has
-    no say in that. `vectors` is a file of ready-made vectors, one for each of all `records`, if there is one.
+    no say in that. `vectors` are ready-made ones of a file, one for each record, if there are any.
     A shard that loses documents is written anew before it is marked, and takes its place after that, so that
     a build which was stopped comes to the same.
     """
 
-    def __init__(self, workspace: Workspace, overrides: Mapping[str, FieldType], sizes: ShardSizes) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        overrides: Mapping[str, FieldType],
+        sizes: ShardSizes,
+        vectors: Vectors | None = None,
+    ) -> None:
         self._workspace = workspace
         self._overrides = overrides
         self._sizes = sizes
-        self._vectors: Vectors | None = None
+        self._vectors = vectors
         self._folder = workspace.root / SIFTING_FOLDER
-
-    def take_vectors(self, path: Path, records: int) -> None:
-        """Look at ready-made vectors, too: those of a file; raise BuildError if it has not one a record."""
-        self._vectors = open_given_vectors(path, records)
 
     def sift(
         self, number: int, result: Mapping[str, Any], inference: AttributeInference
@@ -50,7 +52,7 @@ class Sieve:
         """
         saved: dict[str, Any] | None = self._workspace.read_state(f"{SIFTING_FOLDER}/{number:06d}")
         if saved is None:
-            without = self._without_direction(number) if result["documents"] else frozenset()
+            without = self._without_direction(number) if result["documents"] else {}
             if not without and not result.get("mixed"):
                 try:
                     inference.merge(result["attributes"])
@@ -66,21 +68,23 @@ class Sieve:
         inference.merge(saved["attributes"])
         return saved
 
-    def _without_direction(self, number: int) -> frozenset[int]:
-        """Return the ordinals of a shard's documents whose ready-made vectors are zero or not finite."""
+    def _without_direction(self, number: int) -> Mapping[int, str]:
+        """Return why ready-made vectors of a shard's documents cannot be used, by the documents' ordinals."""
         if self._vectors is None:
-            return frozenset()
+            return {}
         ordinals = read_table(kept_shard(self._workspace, number), ["ordinal"]).column(0).to_numpy()
-        return frozenset(ordinals[unusable_rows(self._vectors, ordinals)].tolist())
+        return unusable_rows(self._vectors, ordinals)
 
-    def _written(self, number: int, inference: AttributeInference, without: frozenset[int]) -> dict[str, Any]:
+    def _written(
+        self, number: int, inference: AttributeInference, without: Mapping[int, str]
+    ) -> dict[str, Any]:
         """Write a shard's usable documents, and a list of the others; return what changes in its result."""
         before, kept = inference.copy(), AttributeInference(self._overrides)
         rows = DocumentRows(self._sizes)
         rejections: list[Rejection] = []
         words = rejected_words = characters = 0
         for document, ordinal, count in read_shard_documents(kept_shard(self._workspace, number)):
-            reason = _no_vector(ordinal) if ordinal in without else before.misfit(document)
+            reason = _no_vector(ordinal, without[ordinal]) if ordinal in without else before.misfit(document)
             if reason:
                 rejections.append(_rejection(document, reason))
                 rejected_words += count
@@ -115,8 +119,8 @@ class Sieve:
         return self._folder / f"{number:06d}.arrow"
 
 
-def _no_vector(ordinal: int) -> str:
-    return f"the vector of record {ordinal + 1:,}, counted from 1, is zero or not finite"
+def _no_vector(ordinal: int, fault: str) -> str:
+    return f"the vector of record {ordinal + 1:,}, counted from 1, {fault}"
 
 
 def _rejection(document: Document, reason: str) -> Rejection:

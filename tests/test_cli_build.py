@@ -234,6 +234,22 @@ def test_records_with_vectors_become_a_store(tmp_path):
     assert json.loads(run(*arguments).stdout)["unchanged"]
 
 
+@pytest.mark.parametrize(
+    "array",
+    [None, np.ones((5, 3), int), np.ones(5), np.zeros((5, 3)), np.full((5, 3), 1e300)],
+    ids=["missing", "integers", "flat", "zeros", "too large"],
+)
+def test_vectors_that_cannot_be_used_end_a_plan_as_they_end_a_build(tmp_path, array):
+    (tmp_path / "records.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(5)))
+    if array is not None:
+        np.save(tmp_path / "v.npy", array)
+    arguments = (tmp_path / "records.jsonl", "--vectors", tmp_path / "v.npy", "-o", tmp_path / "store")
+    built, planned = run(*arguments), run(*arguments, "--plan")
+    assert (built.exit_code, planned.exit_code) == (1, 1)
+    told, foretold = (done.stderr[done.stderr.index("error: ") :] for done in (built, planned))
+    assert foretold.replace(" sampled", "") == told
+
+
 @pytest.mark.parametrize("flags", [[], ["--replace"]])
 def test_a_store_that_grew_is_built_over_if_the_flag_says_so(built, tmp_path, flags):
     source = tmp_path / "a.jsonl"

@@ -173,7 +173,7 @@ class TestTune:
         [
             (np.ones((LEAST_QUERIES - 1, DIMENSION)), "too few"),
             (np.ones((30, 5)), "dimensions"),
-            (np.zeros((30, DIMENSION)), "zero or not finite"),
+            (np.zeros((30, DIMENSION)), "query vector 0 is zero"),
             (np.ones((30, DIMENSION), int), "floats"),
         ],
     )

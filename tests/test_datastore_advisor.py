@@ -111,6 +111,15 @@ def test_vectors_that_are_none_are_counted_and_refused(vectors, bad):
         split_sample(broken)
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_vectors_whose_length_overflows_are_not_called_zero_or_not_finite(vectors, scale):
+    broken = vectors.copy()
+    broken[[3, 9]] *= np.float32(scale)
+    with pytest.raises(VectorError, match="2 of 2,000 sampled vectors are too long or too short") as refused:
+        split_sample(broken)
+    assert refused.value.remedy == "Scale all vectors."
+
+
 class TestVectorFiles:
     def test_floats_are_mapped(self, tmp_path, vectors):
         np.save(tmp_path / "v.npy", vectors)

@@ -353,6 +353,20 @@ class TestWrongUse:
         with pytest.raises(VectorError):
             store.search(vectors=vectors)
 
+    @pytest.mark.parametrize(
+        ("vector", "fault"),
+        [
+            (np.zeros(16), "is zero"),
+            (np.full(16, np.nan), "holds NaN, infinity or a number too large"),
+            (np.full(16, 1e300), "holds NaN, infinity or a number too large"),
+            (np.full(16, 1e30), "is too long for float32 to hold the square of its length"),
+            (np.full(16, 1e-30), "is too short for float32 to hold the square of its length"),
+        ],
+    )
+    def test_what_is_wrong_with_a_vector_is_said(self, store, vector, fault):
+        with pytest.raises(VectorError, match=f"^query vector 1 {fault}"):
+            store.search(vectors=[np.ones(16), vector])
+
     def test_an_unknown_field(self, store):
         with pytest.raises(UnknownFieldError, match="Did you mean 'year'"):
             store.search("light", where={"yaer": 2015})

@@ -381,6 +381,17 @@ class TestReadyMadeVectors:
         with pytest.raises(BuildError, match=message):
             self.more(tmp_path, jsonl, change(numbers[20:]))
 
+    def test_of_another_dimension_they_are_refused_before_anything_is_read(self, tmp_path, numbers):
+        np.save(tmp_path / "more.npy", numbers[:, :5])
+        (tmp_path / "broken.jsonl").write_text("{broken")
+        with pytest.raises(BuildError, match="the vectors have 5 dimensions, the store's have 8"):
+            add(
+                tmp_path / "numbers",
+                [str(tmp_path / "broken.jsonl")],
+                overrides={"vectors": str(tmp_path / "more.npy")},
+            )
+        assert not (tmp_path / "numbers" / ".build").exists()
+
     def test_they_have_to_be_given(self, tmp_path, jsonl, numbers):
         with pytest.raises(BuildError, match="none are given"):
             add(tmp_path / "numbers", [jsonl({"id": "x", "text": "word"})])

@@ -559,6 +559,14 @@ class TestReadyMadeVectors:
                 lambda v: np.where(np.arange(60)[:, None] < 5, 0, v),
                 r"^5 vectors are .*: of records 1, 2, 3 and 2 more, counted from 1\. Correct",
             ),
+            (
+                lambda v: np.where(np.arange(60)[:, None] == 3, 1e300, v.astype(np.float64)),
+                r"^1 vector holds numbers beyond float32, too large or too small: of record 4, .*Scale",
+            ),
+            (
+                lambda v: np.where(np.arange(60)[:, None] == 3, 1e-300, v.astype(np.float64)),
+                r"^1 vector holds numbers beyond float32, too large or too small: of record 4, .*Scale",
+            ),
             (lambda v: v * np.float32(1e6), "60 vectors hold numbers beyond float16, .* 1, 2, 3 and 57 more"),
             (lambda v: v * np.float32(1e-9), "60 vectors hold numbers beyond float16"),
             (
@@ -602,10 +610,59 @@ class TestReadyMadeVectors:
             build(wanted, tmp_path / "store")
         assert "pickle" not in str(refused.value)
 
-    def test_a_named_encoder_must_have_their_dimension(self, tmp_path, corpus, tiny_model, encoder, vectors):
-        wanted = recipe(corpus, tiny_model, vectors=str(tmp_path / "vectors.npy"))
-        with pytest.raises(BuildError, match="8 dimensions"):
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [(None, "No such file"), (np.ones((60, 8), int), "floats"), (np.ones(60), "floats"), ("", "no .npy")],
+    )
+    def test_what_the_file_says_by_itself_is_told_before_anything_is_read(self, tmp_path, array, message):
+        (tmp_path / "a.jsonl").write_text("{broken")
+        if isinstance(array, str):
+            (tmp_path / "vectors.npy").write_text(array)
+        elif array is not None:
+            np.save(tmp_path / "vectors.npy", array)
+        wanted = recipe_for([str(tmp_path / "a.jsonl")], {"vectors": str(tmp_path / "vectors.npy")})
+        with pytest.raises(BuildError, match=message):
+            build(wanted, tmp_path / "store")
+        assert not (tmp_path / "store" / ".build").exists()
+        with pytest.raises(BuildError, match=message):
+            plan_build(wanted, tmp_path)
+
+    def test_a_named_encoder_must_have_their_dimension_before_anything_is_read(
+        self, tmp_path, tiny_model, encoder, vectors
+    ):
+        (tmp_path / "a.jsonl").write_text("{broken")
+        wanted = recipe(tmp_path / "a.jsonl", tiny_model, vectors=str(tmp_path / "vectors.npy"))
+        with pytest.raises(BuildError, match=r"the vectors have 8 dimensions, those of .* have 16"):
             build(wanted, tmp_path / "store", encoder=encoder)
+        assert not (tmp_path / "store" / ".build").exists()
+        with pytest.raises(BuildError, match=r"the vectors have 8 dimensions, those of .* have 16"):
+            plan_build(wanted, tmp_path)
+
+    def test_a_plan_compares_the_dimension_of_vectors_in_records_too(
+        self, tmp_path, records, write_jsonl, tiny_model
+    ):
+        path = write_jsonl(tmp_path / "with.jsonl", [{**record, "v": [1.0, 2.0]} for record in records])
+        with pytest.raises(BuildError, match=r"the vectors have 2 dimensions, those of .* have 16"):
+            plan_build(recipe(path, tiny_model, **{"sources.vector": "v"}), tmp_path)
+
+    def test_their_number_is_told_once_the_records_are_read(self, tmp_path, corpus, vectors):
+        np.save(tmp_path / "vectors.npy", vectors[:-1])
+        wanted = recipe_for([str(corpus)], {"vectors": str(tmp_path / "vectors.npy")})
+        stages: list[str] = []
+
+        class Stages(LoggedProgress):
+            def stage(self, name, total):
+                stages.append(name)
+
+        with pytest.raises(BuildError, match="59 vectors, the sources 60 records"):
+            build(wanted, tmp_path / "store", progress=Stages())
+        assert stages == ["reading"]
+
+    def test_they_go_with_the_encoder_that_made_them(self, tmp_path, corpus, tiny_model, encoder):
+        made = np.random.default_rng(2).standard_normal((60, 16)).astype(np.float32)
+        np.save(tmp_path / "vectors.npy", made)
+        wanted = recipe(corpus, tiny_model, vectors=str(tmp_path / "vectors.npy"))
+        assert build(wanted, tmp_path / "store", encoder=encoder).takes_text
 
 
 def test_long_passages_kept_whole_are_counted_as_truncated(tmp_path, corpus, tiny_model, encoder):

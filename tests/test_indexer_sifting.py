@@ -209,6 +209,17 @@ class TestVectors:
                 assert hit.passage.attributes["weight"] == bare[row]["weight"]
                 assert hit.score == pytest.approx(1, abs=2e-3)
 
+    def test_what_float32_cannot_hold_is_not_called_zero_or_not_finite(self, tmp_path, corpus, vectors):
+        large = vectors.astype(np.float64)
+        large[3], large[20] = 1e300, 1e-300
+        np.save(tmp_path / "vectors.npy", large)
+        changes = {"vectors": str(tmp_path / "vectors.npy"), "skip_invalid": True}
+        assert build(recipe_for([str(corpus)], changes), tmp_path / "store").rejected == 2
+        assert [line["reason"] for line in told(tmp_path / "store")] == [
+            f"the vector of record {number}, counted from 1, holds numbers beyond float32"
+            for number in (4, 21)
+        ]
+
     def test_fields_of_records_that_are_left_out_do_not_count(self, tmp_path, write_jsonl):
         fields = [{f"a{n}": 1 for n in range(200)}, {f"b{n}": 1 for n in range(100)}, {}]
         path = write_jsonl(
