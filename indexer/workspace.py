@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,9 @@ def locked(out: Path) -> Iterator[None]:
     """Make the folder `out` and keep other builds and changes out; raise StoreBusyError if one is in it.
 
     The lock ends with the process that holds it, however that ends. A folder that holds other things
-    than a store is refused.
+    than a store is refused. What was made here is removed in the end if nothing but the lock is in it.
     """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         strange = _strange_files(out)
@@ -74,13 +75,29 @@ def locked(out: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held = os.path.samestat(os.fstat(lock.fileno()), (out / LOCK_FILE).stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:  # or whoever held it has just removed it
             raise StoreBusyError(
                 f"another build or change of {out} is under way.",
                 value=str(out),
                 remedy="Wait for it to end, then run this command again.",
-            ) from None
-        yield
+            )
+        try:
+            yield
+        finally:
+            if made:
+                _remove_unused(out, made)
+
+
+def _remove_unused(out: Path, made: Sequence[Path]) -> None:
+    """Remove the folders that were made for a store if there is nothing in them but the lock."""
+    with suppress(OSError):
+        if [path.name for path in out.iterdir()] == [LOCK_FILE]:
+            (out / LOCK_FILE).unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _strange_files(out: Path) -> list[str]:

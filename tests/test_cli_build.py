@@ -221,7 +221,7 @@ def test_a_missing_source_fails_without_a_store(tmp_path):
     done = run(tmp_path / "absent.jsonl", "-o", tmp_path / "store", "--vectors", tmp_path / "v.npy")
     assert done.exit_code == 1
     assert "absent.jsonl" in done.stderr
-    assert not (tmp_path / "store" / "manifest.json").exists()
+    assert not (tmp_path / "store").exists()
 
 
 def test_records_with_vectors_become_a_store(tmp_path):

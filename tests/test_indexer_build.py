@@ -403,7 +403,7 @@ class TestUnknownEncoders:
         wanted = recipe(broken, tiny_model, **{"encoder.model": name})
         with pytest.raises(EncoderNotFoundError, match=f"was not found.* {remedy}"):
             build(wanted, tmp_path / "store")
-        assert not (tmp_path / "store" / ".build").exists()
+        assert not (tmp_path / "store").exists()
 
     def test_of_the_exact_stage_are_told_too(self, corpus, tmp_path, tiny_model):
         with pytest.raises(EncoderNotFoundError, match="'bogus' was not found"):
@@ -623,7 +623,7 @@ class TestReadyMadeVectors:
         wanted = recipe_for([str(tmp_path / "a.jsonl")], {"vectors": str(tmp_path / "vectors.npy")})
         with pytest.raises(BuildError, match=message):
             build(wanted, tmp_path / "store")
-        assert not (tmp_path / "store" / ".build").exists()
+        assert not (tmp_path / "store").exists()
         with pytest.raises(BuildError, match=message):
             plan_build(wanted, tmp_path)
 
@@ -634,7 +634,7 @@ class TestReadyMadeVectors:
         wanted = recipe(tmp_path / "a.jsonl", tiny_model, vectors=str(tmp_path / "vectors.npy"))
         with pytest.raises(BuildError, match=r"the vectors have 8 dimensions, those of .* have 16"):
             build(wanted, tmp_path / "store", encoder=encoder)
-        assert not (tmp_path / "store" / ".build").exists()
+        assert not (tmp_path / "store").exists()
         with pytest.raises(BuildError, match=r"the vectors have 8 dimensions, those of .* have 16"):
             plan_build(wanted, tmp_path)
 

@@ -1,8 +1,11 @@
 """Which folders a build may write to, and how its files get there."""
 
+import fcntl
+
 import numpy as np
 import pytest
 
+from compactds.datastore.errors import StoreBusyError
 from compactds.indexer.errors import BuildError
 from compactds.indexer.workspace import locked, write_npy
 
@@ -50,6 +53,43 @@ def test_other_files_beside_a_store_are_left_alone(tmp_path):
     with locked(tmp_path):
         pass
     assert (tmp_path / "README.md").exists()
+
+
+def fail(out):
+    with pytest.raises(BuildError), locked(out):
+        raise BuildError("no such vectors.")
+
+
+class TestFoldersMadeForNothing:
+    def test_are_removed_with_those_above_that_were_made_for_them(self, tmp_path):
+        fail(tmp_path / "new" / "store")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_others_stay(self, tmp_path):
+        (tmp_path / "new" / "store").mkdir(parents=True)
+        fail(tmp_path / "new" / "store")
+        assert [path.name for path in (tmp_path / "new" / "store").iterdir()] == [".build.lock"]
+        fail(tmp_path / "new" / "other")
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["store"]
+
+    def test_work_to_go_on_with_stays(self, tmp_path):
+        with locked(tmp_path / "store"):
+            (tmp_path / "store" / ".build").mkdir()
+        fail(tmp_path / "store")
+        assert (tmp_path / "store" / ".build").exists()
+
+    def test_are_not_built_in_by_who_waited_for_the_lock(self, tmp_path, monkeypatch):
+        """A lock that was removed between opening and locking keeps nobody out."""
+        out = tmp_path / "store"
+        flock = fcntl.flock
+
+        def removed_meanwhile(lock, operation):
+            (out / ".build.lock").unlink()
+            flock(lock, operation)
+
+        monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+        with pytest.raises(StoreBusyError, match="another build or change"), locked(out):
+            pass
 
 
 def test_an_array_is_saved_in_one_step(tmp_path):
