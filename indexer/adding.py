@@ -141,6 +141,7 @@ class _Addition(BuildRun):
         executor = executor or LocalExecutor()
         super().__init__(recipe, store, progress, encoder, executor, cache, undoes_growth=True)  # it joins it
         self._store = manifest
+        self._known_attributes = frozenset(manifest.schema)
         self._replaces_held = replaces_held
         self._base = hashlib.sha256((store / MANIFEST_NAME).read_bytes()).hexdigest()
 

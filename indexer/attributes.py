@@ -1,7 +1,8 @@
 """Infer the schema of attributes as documents stream by, and turn attributes into typed columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date
+from difflib import get_close_matches
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from compactds.indexer.errors import AttributeNameError, AttributeTypeError
 RESERVED_NAMES = frozenset({"document_id", "title", "source", "id", "text"})
 MAX_NAME_CHARACTERS = 128
 MAX_FIELDS = 256
+_WHOLE = (Kind.INTEGER, Kind.TEXT_INTEGER)
 
 
 class AttributeInference:
@@ -93,6 +95,26 @@ class AttributeInference:
     def names(self) -> frozenset[str]:
         """Return the names of all attributes seen."""
         return frozenset(self._seen)
+
+    def remarks(self, known: Container[str] = ()) -> Iterator[str]:
+        """Yield a sentence for each type that was given and not needed, and for each that did not last.
+
+        Integers become float64 with the first number that is none. Of `known` fields, which a store has
+        already, that is not said.
+        """
+        for name in sorted(self._overrides.keys() - self._seen.keys()):
+            near = get_close_matches(name, self._seen, n=1, cutoff=0.6)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            yield f"No document has the attribute {name!r}, which is given a type.{meant}"
+        for name, seen in sorted(self._seen.items()):
+            first = next(iter(seen), None)
+            if first in _WHOLE and name not in known and self._type(name) is FieldType.FLOAT64:
+                origin, example = seen[first]
+                later, number = next(witness for kind, witness in seen.items() if kind not in _WHOLE)
+                yield (
+                    f"Attribute {name!r} is float64 and not int64: it is {example} at {origin}, "
+                    f"and {number} at {later}."
+                )
 
     def schema(self) -> Schema:
         """Return the type of every field seen, in order of name."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +170,9 @@ class Outcome:
 class BuildRun:
     """One run of a build; holds what the stages hand on."""
 
+    _known_attributes: frozenset[str] = frozenset()
+    """What has a type by the store already."""
+
     def __init__(
         self,
         recipe: Recipe,
@@ -221,10 +223,8 @@ class BuildRun:
         encoders = self._encoders_of_given(workspace, pipeline.ledger, dimension, resumed=resumed)
         tasks = list(plan_reading(self._sources, self._files))
         documents = pipeline.documents(tasks, self._recipe.vectors)
-        for name in sorted(self._recipe.attributes.keys() - documents.inference.names()):
-            near = get_close_matches(name, documents.inference.names(), n=1, cutoff=0.6)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            self._progress.note(f"No document has the attribute {name!r}, which is given a type.{meant}")
+        for sentence in documents.inference.remarks(self._known_attributes):
+            self._progress.note(sentence)
         schema = self._schema(workspace, documents)
         if not encoders:
             with pipeline.ledger.timed("load encoders"):

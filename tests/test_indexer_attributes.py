@@ -82,6 +82,22 @@ def test_csv_text_gets_the_narrowest_type_that_fits_the_whole_column(values, kin
     assert inferred(*values, is_text=True) is kind
 
 
+@pytest.mark.parametrize("is_text", [False, True])
+def test_integers_followed_by_a_float_are_remarked_upon_unless_the_store_has_floats(is_text):
+    inference = AttributeInference({"given": FieldType.FLOAT64})
+    for number, value in enumerate((None, 3, 2.5, 4.5), 1):
+        both = {"a.b": value, "given": value}
+        values = {name: str(one) for name, one in both.items() if one is not None} if is_text else both
+        inference.observe(document(number, is_text=is_text, **values))
+    (remark,) = inference.remarks()
+    shown = ("'3'", "'2.5'") if is_text else ("3", "2.5")
+    assert remark == (
+        f"Attribute 'a.b' is float64 and not int64: it is {shown[0]} at {document(2).origin}, "
+        f"and {shown[1]} at {document(3).origin}."
+    )
+    assert list(inference.remarks({"a.b"})) == []
+
+
 def test_csv_text_joins_numbers_from_elsewhere():
     inference = AttributeInference()
     inference.observe(document(1, year=2015))

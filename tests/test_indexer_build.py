@@ -264,6 +264,23 @@ def test_a_type_for_an_attribute_that_no_document_has_is_noted(tmp_path, corpus,
     assert note == "No document has the attribute 'yeer', which is given a type. Did you mean 'year'?"
 
 
+@pytest.mark.parametrize("lenient", [False, True])
+def test_integers_that_become_floats_are_noted(tmp_path, records, write_jsonl, tiny_model, encoder, lenient):
+    rows = [dict(record) for record in records]
+    for number, row in enumerate(rows):
+        row |= {"count": number, "lang": {"x": number, "y": number}, "mean": number / 2, "given": number}
+    rows[45]["count"], rows[50]["lang"], rows[55]["given"] = 2.0, {"x": 0.25, "y": 3}, 5.5
+    rows[58]["mean"] = 7  # an integer among floats changes nothing
+    path = write_jsonl(tmp_path / "c.jsonl", rows)
+    told = StopAfter(-1)
+    wanted = recipe(path, tiny_model, attributes={"given": "float64"}, skip_invalid=lenient)
+    build(wanted, tmp_path / "store", progress=told, encoder=encoder)
+    assert [note.replace(f"{tmp_path}/", "") for note in told.notes if "float64" in note] == [
+        "Attribute 'count' is float64 and not int64: it is 0 at c.jsonl:1, and 2.0 at c.jsonl:46.",
+        "Attribute 'lang.x' is float64 and not int64: it is 0 at c.jsonl:1, and 0.25 at c.jsonl:51.",
+    ]
+
+
 def test_an_unchanged_store_is_left_alone(tmp_path, corpus, tiny_model, encoder):
     wanted = recipe(corpus, tiny_model)
     build(wanted, tmp_path / "store", encoder=encoder)
