@@ -42,7 +42,7 @@ def validate(
 
 def nearest_key(name: str, known: list[str]) -> str:
     """Return the remedy for an unknown key: the nearest known one, or all of them."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = get_close_matches(name, known, n=1, cutoff=0.75 if len(name) < 5 else 0.8)
     return f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
 
 

@@ -8,6 +8,8 @@ CompactdsError
 └── (compactds.indexer.errors)     sources and builds
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from math import isfinite
 from reprlib import Repr
 from typing import Any, ClassVar
@@ -74,3 +76,14 @@ def reported(value: Any) -> Any:
             return value
         case _:
             return shown(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is nearest to; None unless the spelling is near.
+
+    One letter of four may be another, or two of them swapped; one may be missing or too many, and two of
+    longer names.
+    """
+    of_its_length = [other for other in known if abs(len(other) - len(name)) <= 1 + len(name) // 8]
+    near = get_close_matches(name, of_its_length, n=1, cutoff=0.75 if len(name) < 5 else 0.8)
+    return near[0] if near else None

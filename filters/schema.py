@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from itertools import islice
 
-from compactds.filters.errors import UnknownFieldError, reported, shown
+from compactds.filters.errors import UnknownFieldError, nearest, reported, shown
 
 
 class FieldType(StrEnum):
@@ -65,8 +64,8 @@ class Schema:
     def _near(self, name: str) -> str | None:
         """Return the field whose name is nearest, capitals apart, or None if none is near."""
         folded = {known.casefold(): known for known in self.fields}
-        near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-        return folded[near[0]] if near else None
+        near = nearest(name.casefold(), folded)
+        return None if near is None else folded[near]
 
     def __contains__(self, name: object) -> bool:
         return name in self.fields

@@ -2,12 +2,12 @@
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date
-from difflib import get_close_matches
 from typing import Any
 
 import pyarrow as pa
 
 from compactds.datastore.attributes import arrow_schema
+from compactds.filters.errors import nearest
 from compactds.filters.schema import FieldType, Schema
 from compactds.indexer.attribute_types import Kind, convert, kind_of, resolve, shown
 from compactds.indexer.documents import Document
@@ -103,8 +103,8 @@ class AttributeInference:
         already, that is not said.
         """
         for name in sorted(self._overrides.keys() - self._seen.keys()):
-            near = get_close_matches(name, self._seen, n=1, cutoff=0.6)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
+            near = nearest(name, self._seen)
+            meant = f" Did you mean {near!r}?" if near else ""
             yield f"No document has the attribute {name!r}, which is given a type.{meant}"
         for name, seen in sorted(self._seen.items()):
             first = next(iter(seen), None)

@@ -1,13 +1,13 @@
 """Find a recipe's encoders before anything is read: a misspelt name is not to cost hours."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 
 from compactds.configs.recipe import EncoderConfig, Recipe
 from compactds.datastore.encoders import PRESETS, EncoderOptions, find_preset
 from compactds.datastore.encoders.loading import find_model
 from compactds.datastore.errors import EncoderNotFoundError
+from compactds.filters.errors import nearest
 
 _STATIC = "static:"
 
@@ -34,8 +34,8 @@ def check_encoders(configs: Sequence[EncoderConfig]) -> None:
         except EncoderNotFoundError as error:
             if "/" in name or name.startswith((".", "~")):
                 raise
-            near = get_close_matches(name, PRESETS, n=1, cutoff=0.6)
-            meant = f"Did you mean {near[0]!r}? " if near else ""
+            near = nearest(name, PRESETS)
+            meant = f"Did you mean {near!r}? " if near else ""
             raise EncoderNotFoundError(
                 error.message,
                 value=config.model,

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from compactds.filters.corpus.decontamination import (
 from compactds.filters.corpus.overlap import OverlapIndex
 from compactds.filters.corpus.overlap_files import read_question_files
 from compactds.filters.corpus.selection import Where
+from compactds.filters.errors import nearest
 from compactds.filters.schema import FieldType
 from compactds.indexer.attributes import AttributeInference
 from compactds.indexer.document_shards import DocumentRows, read_shard_documents
@@ -152,8 +152,8 @@ def unknown_attributes(steps: tuple[FilterStep, ...], results: Iterable[Mapping[
             continue
         for name in step.filter.attributes:
             if name not in known:
-                near = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-                meant = f" Did you mean {near[0]!r}?" if near else ""
+                near = nearest(name, sorted(known))
+                meant = f" Did you mean {near!r}?" if near else ""
                 yield f"No document has the attribute {name!r}, which a filter's condition asks for.{meant}"
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, cast, get_type_hints
 
 import orjson
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from compactds.filters.errors import nearest
 from compactds.server.problems import ProblemError, abridge, problem_response
 
 _JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
@@ -108,8 +108,8 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]], model: type[BaseModel]
         )
     if kind == "extra_forbidden":
         key = path[:MAX_KEY_CHARS]
-        near = get_close_matches(key, model.model_fields, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys: {_known_keys(model)}."
+        near = nearest(key, model.model_fields)
+        remedy = f"Did you mean {near!r}?" if near else f"Known keys: {_known_keys(model)}."
         return ProblemError(422, "unknown_key", f"Unknown key {key!r}.", remedy=remedy, value=key, field=key)
     if kind == "missing":
         detail, value = f"{path} is missing.", None

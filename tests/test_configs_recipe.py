@@ -218,6 +218,12 @@ class TestMistakes:
                 "'model'",
             ),
             (ONE_SOURCE + "[exact]\nzzzzz = 1\n", "unknown key 'zzzzz' in [exact]", "Known keys: dtype."),
+            ("game = 'x'\n" + ONE_SOURCE, "unknown key 'game' in the top level", "'name'"),
+            (
+                ONE_SOURCE + "[passages]\nembed = 1\n",
+                "unknown key 'embed' in [passages]",
+                "Known keys: words",
+            ),
         ],
     )
     def test_an_unknown_key_is_named_with_its_table_and_the_nearest_key(

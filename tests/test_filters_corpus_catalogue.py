@@ -75,6 +75,8 @@ def test_options_are_read_as_their_types():
     [
         ({"filter": "gopher_qualty"}, "unknown filter 'gopher_qualty'. Did you mean 'gopher_quality'?"),
         ({"filter": "zzz"}, "unknown filter 'zzz'. Filters: length, garbled,"),
+        ({"filter": "strength"}, "unknown filter 'strength'. Filters: length, garbled,"),
+        ({"filter": "length", "keywords": 3}, "unknown option 'keywords'. Options: min_words, max_words,"),
         ({"filter": 3}, "unknown filter 3."),
         ({"filter": ["length"]}, "unknown filter ['length']."),
         ({}, "a filter is a table with the key 'filter', not {}."),

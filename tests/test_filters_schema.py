@@ -43,6 +43,54 @@ def test_an_unknown_name_gets_the_nearest_one():
         Schema({f"field{number}": FieldType.INT64 for number in range(100)})["q"]
 
 
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("yaer", "year"),
+        ("yeer", "year"),
+        ("yea", "year"),
+        ("YEARS", "year"),
+        ("tga", None),
+        ("tags", "tag"),
+        ("id", "ids"),
+        ("subjetc", "subject"),
+        ("pulbished_at", "published_at"),
+        ("q", None),
+        ("when", None),
+        ("tag", "tags"),
+    ],
+)
+def test_near_spellings_are_suggested(written, known):
+    schema = Schema(dict.fromkeys((known,) if known else ("tag", "year", "y", "whom"), FieldType.INT64))
+    with pytest.raises(UnknownFieldError) as caught:
+        schema[written]
+    assert caught.value.remedy == (
+        f"Did you mean {known!r}?" if known else "Known fields: tag, year, y, whom."
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("text", "context"),
+        ("tag", "stage"),
+        ("date", "update"),
+        ("port", "import"),
+        ("ab", "a"),
+        ("id", "ip"),
+        ("lang", "language"),
+        ("subject", "object"),
+        ("max_words", "min_words"),
+        ("author", "actor"),
+        ("venue", "year"),
+    ],
+)
+def test_names_that_are_further_off_are_not(written, known):
+    with pytest.raises(UnknownFieldError) as caught:
+        Schema({known: FieldType.INT64})[written]
+    assert caught.value.remedy == f"Known fields: {known}."
+
+
 @pytest.mark.parametrize("name", [None, 3, [], {}, "\ud800", "x" * 1_000_000])
 def test_what_cannot_be_a_name_is_unknown(name):
     with pytest.raises(UnknownFieldError, match="unknown field") as caught:

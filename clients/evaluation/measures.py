@@ -113,7 +113,8 @@ def _refusal(name: str, problem: str) -> EvaluationError:
     stem, at, cutoff = name.partition("@")
     # Aliases such as MRR stand for a measure whose own name is given back.
     known = {alias.lower(): str(kind.NAME) for alias, kind in ir_measures.measures.registry.items()}
-    near = get_close_matches(stem.strip().lower(), known, n=1, cutoff=0.6)
+    written = stem.strip().lower()
+    near = get_close_matches(written, known, n=1, cutoff=0.75 if len(written) < 5 else 0.8)
     remedy = "Name one such as nDCG@10, R@100, RR@10, AP@100, P@5 or Success@5."
     if near and known[near[0]] != stem.strip():
         remedy = f"Did you mean {known[near[0]]}{at}{cutoff}?"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +19,7 @@ from compactds.filters.corpus.options import Option, options_of, read_options
 from compactds.filters.corpus.personal_data import PersonalData
 from compactds.filters.corpus.quality_model import Encode
 from compactds.filters.corpus.selection import Sample, Where
-from compactds.filters.errors import reported, shown
+from compactds.filters.errors import nearest, reported, shown
 
 Kind = Literal["filter", "editor", "budget"]
 AnyFilter: TypeAlias = CorpusFilter | TextEditor | Budget
@@ -101,6 +100,6 @@ def entry_of(table: Mapping[str, Any]) -> Entry:
     name = table["filter"]
     if isinstance(name, str) and name in CATALOGUE:
         return CATALOGUE[name]
-    near = get_close_matches(str(name)[:100], CATALOGUE, n=1, cutoff=0.5)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Filters: {', '.join(CATALOGUE)}."
+    near = nearest(str(name)[:100], CATALOGUE)
+    remedy = f"Did you mean {near!r}?" if near else f"Filters: {', '.join(CATALOGUE)}."
     raise FilterError(f"unknown filter {shown(name)}.", value=reported(name), remedy=remedy)

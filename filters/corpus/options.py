@@ -6,14 +6,13 @@ switches a rule off where the option may be None.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compactds.filters.corpus.errors import FilterError
-from compactds.filters.errors import reported, shown
+from compactds.filters.errors import nearest, reported, shown
 
 _WORDS_FOR = {int: "an integer", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
 
@@ -71,8 +70,8 @@ def read_options(made: type, table: Mapping[str, Any], named: str) -> dict[str, 
     hints = get_type_hints(made)
     for key in table:
         if key not in declared:
-            near = get_close_matches(str(key), declared, n=1, cutoff=0.5)
-            remedy = f"Did you mean {near[0]!r}?" if near else f"Options: {', '.join(declared)}."
+            near = nearest(str(key), declared)
+            remedy = f"Did you mean {near!r}?" if near else f"Options: {', '.join(declared)}."
             raise FilterError(
                 f"filter {named!r}: unknown option {shown(key)}.", value=reported(key), remedy=remedy
             )
