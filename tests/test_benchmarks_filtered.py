@@ -19,6 +19,7 @@ from compactds.filters import FieldType, Schema, parse_where
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = ("hnswlib", "faiss-hnsw", "faiss-ivf", "duckdb")
+SHORT_RUN = ("--hold-out", "20", "--per-bucket", "1", "--repeats", "1", "--warm-up", "0.002")
 VENUES = ("acl", "emnlp", "lrec", "coling", "naacl", "eacl", "tacl", "rare")
 
 
@@ -196,20 +197,7 @@ def common(tmp_path: Path) -> list[str]:
 
 class TestBuckets:
     def test_every_installed_system_is_asked_and_compared(self, part, corpus, tmp_path, capsys):
-        options = (
-            "--hold-out",
-            "20",
-            "--per-bucket",
-            "1",
-            "--repeats",
-            "1",
-            "--rounds",
-            "1",
-            "--warm-up",
-            "0.002",
-        )
-        options = (*options, "--peers", *INSTALLED)
-        part("filtered").main([*corpus, *options])
+        part("filtered").main([*corpus, *SHORT_RUN, "--rounds", "1", "--peers", *INSTALLED])
         printed = capsys.readouterr().out
         record = json.loads((tmp_path / "out.json").read_text())
         assert [system["name"] for system in record["systems"]] == ["compactds", *INSTALLED]
@@ -247,19 +235,8 @@ class TestBuckets:
         assert (topics[nearest] == topics[:50, np.newaxis]).mean() > 0.8
         again, _ = part("fanns.made_up").made_up(2_000, 32)
         assert (vectors == again).all()
-        options = (
-            "--hold-out",
-            "20",
-            "--per-bucket",
-            "1",
-            "--repeats",
-            "1",
-            "--warm-up",
-            "0",
-            "--peers",
-            "none",
-        )
-        part("filtered").main(["--made-up", "700", "--dimension", "32", *options, *common(tmp_path)])
+        made_up = ("--made-up", "700", "--dimension", "32", "--peers", "none")
+        part("filtered").main([*made_up, *SHORT_RUN, *common(tmp_path)])
         (ours,) = json.loads((tmp_path / "out.json").read_text())["systems"]
         assert {bucket["correlation"] for bucket in ours["buckets"]} == {"positive", "none", "negative"}
         assert all(bucket["settings"][0]["recall"] == 1 for bucket in ours["buckets"])

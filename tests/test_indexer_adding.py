@@ -25,8 +25,8 @@ from compactds.indexer.build import build
 from compactds.indexer.deleting import delete
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.errors import AttributeTypeError, BuildError, DuplicateIdError, HeldIdError
-from compactds.indexer.progress import LoggedProgress
 from compactds.indexer.workspace import Workspace, locked
+from stopped_builds import StopAt
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +64,6 @@ def jsonl(tmp_path, write_jsonl):
         return str(write_jsonl(tmp_path / name, list(rows)))
 
     return write
-
-
-class StopAt(LoggedProgress):
-    """Interrupt at a stage, as Ctrl-C would."""
-
-    def __init__(self, stage: str) -> None:
-        self.name = stage
-
-    def stage(self, name, total):
-        if name == self.name:
-            raise KeyboardInterrupt
 
 
 def state(store: Path):

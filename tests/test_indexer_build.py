@@ -39,6 +39,7 @@ from compactds.indexer.planning import plan_build
 from compactds.indexer.progress import LoggedProgress
 from compactds.indexer.recipe_files import file_names, named_files, portable
 from compactds.indexer.workspace import ShardSizes, locked
+from stopped_builds import StopAfter, content
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +62,6 @@ def recipe(path: Path, tiny_model: Path, **changes) -> Recipe:
     return recipe_for([str(path)], {"encoder.model": str(tiny_model), "encoder.dtype": "float32", **changes})
 
 
-def content(store: Path) -> dict[str, bytes]:
-    """Return all of a store but what tells the time."""
-    files = {}
-    for path in sorted(store.rglob("*")):
-        if path.is_file() and path.name not in ("ledger.json", "manifest.json", ".build.lock"):
-            files[str(path.relative_to(store))] = path.read_bytes()
-    manifest = json.loads((store / "manifest.json").read_text())
-    for segment in manifest["segments"]:
-        del segment["files"]["ledger.json"]
-        del segment["costs"]
-        segment["calibration"] = [point | {"milliseconds": 0} for point in segment["calibration"]]
-    del manifest["created"], manifest["checksum"], manifest["recipe"]["key"], manifest["measured"]
-    files["manifest"] = json.dumps(manifest).encode()
-    return files
-
-
 def passages_of(store: Datastore, document_id: str):
     """Yield a document's passages, in order."""
     for position in itertools.count():
@@ -84,28 +69,6 @@ def passages_of(store: Datastore, document_id: str):
             yield store.get(f"{document_id}#{position}")
         except PassageNotFoundError:
             return
-
-
-class StopAfter(LoggedProgress):
-    """Interrupt the build after a number of steps, as Ctrl-C would."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.notes: list[str] = []
-
-    def stage(self, name, total):
-        self._step()
-
-    def advance(self, amount):
-        self._step()
-
-    def note(self, message):
-        self.notes.append(message)
-
-    def _step(self) -> None:
-        self.steps -= 1
-        if self.steps == 0:
-            raise KeyboardInterrupt
 
 
 def test_every_document_is_in_the_store_with_its_text_and_attributes(

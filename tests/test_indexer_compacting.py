@@ -28,8 +28,8 @@ from compactds.indexer.build import build
 from compactds.indexer.compacting import compact
 from compactds.indexer.deleting import delete
 from compactds.indexer.errors import BuildError
-from compactds.indexer.progress import LoggedProgress
 from compactds.indexer.workspace import locked
+from stopped_builds import StopAt
 
 COUNT = 600
 
@@ -174,17 +174,6 @@ def test_a_store_of_which_nothing_is_left_is_empty(store, corpus):
     assert verify(store) == []
     assert compact(store).unchanged
     assert add(store, [write("first", range(10))]).total_documents == 10
-
-
-class StopAt(LoggedProgress):
-    """Interrupt at a stage, as Ctrl-C would."""
-
-    def __init__(self, stage: str) -> None:
-        self.name = stage
-
-    def stage(self, name, total):
-        if name == self.name:
-            raise KeyboardInterrupt
 
 
 def stop(*_, **__):
