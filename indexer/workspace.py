@@ -57,8 +57,8 @@ def locked(out: Path) -> Iterator[None]:
     The lock ends with the process that holds it, however that ends. A folder that holds other things
     than a store is refused. What was made here is removed in the end if nothing but the lock is in it.
     """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         strange = _strange_files(out)
         if strange:

@@ -60,6 +60,11 @@ def fail(out):
         raise BuildError("no such vectors.")
 
 
+def test_a_name_that_no_folder_can_have_is_told(tmp_path):
+    with pytest.raises(BuildError, match="File name too long"), locked(tmp_path / ("x" * 999)):
+        pass
+
+
 class TestFoldersMadeForNothing:
     def test_are_removed_with_those_above_that_were_made_for_them(self, tmp_path):
         fail(tmp_path / "new" / "store")
