@@ -1,5 +1,6 @@
 """Sets of rows as packed bits: what a where expression becomes, and what indexes are searched with."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,8 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
 _SPARSE = 64
+BLOCK_ROWS, BLOCK_BYTES = 65_536, 1 << 17
+"""Row numbers come in one block if they are so few, else from so many bytes of bits at a time."""
 """Up to one row in so many, row numbers are looked for in the words that are not zero."""
 
 
@@ -76,6 +79,15 @@ class Bitmap:
             rows.flags.writeable = False
             self._rows = rows
         return self._rows
+
+    def row_blocks(self) -> Iterator[Rows]:
+        """Yield the row numbers in ascending order, in bounded memory."""
+        if self.count <= BLOCK_ROWS:
+            yield self.rows()
+            return
+        for start in range(0, self.length, 8 * BLOCK_BYTES):
+            bits = self.bits[start // 8 : start // 8 + BLOCK_BYTES]
+            yield np.flatnonzero(np.unpackbits(bits, bitorder="little")) + start
 
     def holds(self, rows: NDArray[np.integer]) -> Mask:
         """Tell for each of some row numbers whether it is in the set, shape (len(rows),)."""

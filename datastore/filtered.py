@@ -4,8 +4,8 @@ How many lists a filter takes nobody knows beforehand. One that leaves few rows 
 other topics, makes it look where it would not without. So a search begins with as many lists as the filter
 leaves rows near the query. If it leaves fewer there than elsewhere, the search looks at where the best rows
 were found: unless they are among the nearest of the allowed rows met, others are likely beyond, and more
-lists are searched. Where that would be most of them, all are, or every allowed row is scored if that costs
-less.
+lists are searched. Where that would be a large part of them, all are, or every allowed row is scored if
+that costs less.
 """
 
 import math
@@ -14,7 +14,7 @@ import threading
 import numpy as np
 
 from compactds.datastore.ann.base import AnnIndex
-from compactds.datastore.ann.ivf import IvfIndex, probing
+from compactds.datastore.ann.ivf import IvfIndex, parameters_for
 from compactds.datastore.ann.list_map import ListCounts, ListMap
 from compactds.datastore.ann.narrowed import NarrowedIndexes, limit_bytes
 from compactds.datastore.ann.probe import Probe
@@ -40,10 +40,8 @@ OF_DEEPEST = 0.34
 that thin out evenly, that is 2.9 times their mean."""
 FURTHER = 4
 """The next step searches so many times as many lists as the last."""
-MOST_SCORED = 0.5
+MOST_SCORED = 0.3
 """Rather than so great a part of the allowed rows, here and there, all of them are scored as they lie."""
-CANDIDATES_STEP = 16
-"""Numbers of candidates are rounded up to these, so that few kinds of parameters are kept."""
 MOST_OF_LISTS = 0.3
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
 if that costs less."""
@@ -52,14 +50,14 @@ if that costs less."""
 class Found:
     """Gather the `k` best rows for a query, shape (d,), from lists further and further out.
 
-    So many `lists` were looked at, for so many `candidates`. With `two` encoders at work, the query is of the
-    one that did not make the lists.
+    So many `lists` were looked at, and so many rows `scored`. With `two` encoders at work, the query is of
+    the one that did not make the lists.
     """
 
     def __init__(self, query: Vectors, k: int, vectors: ExactVectors, *, two: bool) -> None:
         self.scores: Scores = np.empty(0, np.float32)
         self.rows: Rows = np.empty(0, np.int64)
-        self.lists = self.candidates = 0
+        self.lists = self.scored = 0
         self._query, self._k, self._vectors, self._two = query, k, vectors, two
         self._by_code = self.scores, self.rows
 
@@ -77,10 +75,11 @@ class Found:
             if beyond > 0:
                 rows = rows[scores >= np.partition(by_code[0], beyond)[beyond]]
         best = self._vectors.best(self._query, rows, self._k)
+        self.scored += len(rows)
         if self.lists:
             best = merged([(self.scores, self.rows), best], self._k)
         self.scores, self.rows = best
-        self._by_code, self.lists, self.candidates = by_code, lists, candidates
+        self._by_code, self.lists = by_code, lists
 
 
 class FilteredSearch:
@@ -137,13 +136,15 @@ class FilteredSearch:
                     return None
                 lists = self._index.lists
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)
-        return (found.scores, found.rows, found.candidates) if len(found.rows) == k else None
+        return (found.scores, found.rows, found.scored) if len(found.rows) == k else None
 
     def _look(self, found: Found, probe: Probe, counts: ListCounts, lists: int, candidates: int) -> None:
         """Score what the nearest lists propose that were not looked at before: so many rows at most."""
-        ivf, parameters = counts.use.narrowed, probing(lists - found.lists)
+        ivf, further = counts.use.narrowed, lists - found.lists
         if ivf is None:
-            ivf, parameters = self._index.ivf, counts.probing(lists - found.lists)
+            ivf, parameters = self._index.ivf, counts.parameters_for(further)
+        else:
+            parameters = parameters_for(further)
         proposed = probe.propose(ivf, found.lists, candidates, parameters)
         found.take(proposed, candidates, lists)
 
@@ -200,6 +201,5 @@ def _candidates(plan: Plan, lists: int, usual: int) -> int:
     """
     if not plan.grows or lists <= usual:
         return plan.candidates
-    grown = plan.candidates * lists / usual
-    most = max(plan.candidates, MAX_CANDIDATES)
-    return min(most, CANDIDATES_STEP * math.ceil(grown / CANDIDATES_STEP))
+    grown = math.ceil(plan.candidates * lists / usual)
+    return min(grown, max(plan.candidates, MAX_CANDIDATES))

@@ -48,12 +48,12 @@ class Plan:
     - open: the index proposes without regard to the filter, which is applied to what scores best; for an
       index that cannot leave rows out
 
-    A search of lists goes on until much fewer than `misses` of the best rows are to be expected further out,
-    or has the effort asked for if that is None; where it would meet more than `most_rows`, every allowed row
-    is scored instead, which costs less. With `grows`, more candidates are scored where a filter leaves few
-    rows near a query. An open search keeps the `results` best rows; `instead` is what is done for queries of
-    which fewer than `least` pass the filter, because it excludes rows just where such a query looks; without
-    one, all that is allowed is scored for them.
+    A search of lists goes on until much fewer than `misses` of the best rows are to be expected further
+    out, or has the effort asked for if that is None; where it would meet more than `most_rows`, every
+    allowed row is scored instead, which costs less. With `grows`, more candidates are scored where it has
+    to look further than where it began. An open search keeps the `results` best rows; `instead` is what
+    is done for queries of which fewer than `least` pass the filter, because it excludes rows just where
+    such a query looks; without one, all that is allowed is scored for them.
     """
 
     name: PlanName

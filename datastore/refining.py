@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from compactds.datastore.ann.base import NO_ROW, AnnIndex
-from compactds.datastore.ann.ivf import IvfIndex
+from compactds.datastore.ann.ivf import IvfIndex, parameters_for
 from compactds.datastore.encoders.base import Vectors
 from compactds.datastore.scoring import Rows, Scores, in_order
 from compactds.datastore.vectors import ExactVectors, reads_so_far
@@ -102,8 +102,7 @@ def refiner_for(index: AnnIndex, vectors: ExactVectors) -> Refiner | None:
 @lru_cache(maxsize=4096)
 def _refining(k: int, candidates: int, lists: int) -> Any:
     """Return the parameters of a search that refines candidates of so many lists; no search changes them."""
-    probing = faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=lists))
     return faiss.IndexRefineSearchParameters(
         k_factor=(candidates + 0.5) / k,  # faiss rounds the product down
-        base_index_params=probing,
+        base_index_params=faiss.SearchParametersPreTransform(index_params=parameters_for(lists)),
     )

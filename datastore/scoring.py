@@ -11,6 +11,7 @@ of them belong to the best, the result is made again from all scores: rows witho
 """
 
 import operator
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -28,6 +29,8 @@ FEW = 50
 """So few scores are compared in less time one by one than by NumPy."""
 SHORTLIST_BYTES = 1 << 20
 """Copies take so many bytes at once, and hold one row at least: more would leave the processor's caches."""
+
+_own = threading.local()
 
 
 def inner_products(query: Vectors, vectors: Vectors) -> NDArray[np.float32]:
@@ -60,25 +63,23 @@ def view_of(rows: NDArray[np.float16]) -> Any:
 
 
 class Shortlist:
-    """Score chosen rows of an array of half floats, shape (n, d); for one thread at a time."""
+    """Score chosen rows of arrays of half floats, shape (n, dimension); for one thread at a time."""
 
-    def __init__(self, array: NDArray[np.float16]) -> None:
-        self._array = array
-        self._capacity = max(1, min(len(array), SHORTLIST_BYTES // (2 * array.shape[1])))
-        self._copies = np.empty((self._capacity, array.shape[1]), np.float16)
+    def __init__(self, dimension: int) -> None:
+        self._capacity = max(1, SHORTLIST_BYTES // (2 * dimension))
+        self._copies = np.empty((self._capacity, dimension), np.float16)
         self._view = view_of(self._copies)
 
-    def best(self, query: Vectors, rows: Rows, k: int) -> tuple[Scores, Rows]:
-        """Return the min(k, n) best of n different rows, best first, and their inner products.
+    def best(self, array: NDArray[np.float16], query: Vectors, rows: Rows, k: int) -> tuple[Scores, Rows]:
+        """Return the min(k, n) best of n different rows of an array, best first, and their inner products.
 
-        `query` is float32 of shape (d,). Equal scores order by row.
+        `query` is float32 of shape (dimension,). Equal scores order by row.
         """
         count, step = len(rows), self._capacity
         if count > step:
-            return merged(
-                [self.best(query, rows[start : start + step], k) for start in range(0, count, step)], k
-            )
-        self._array.take(rows, axis=0, out=self._copies[:count], mode="clip")
+            blocks = (rows[start : start + step] for start in range(0, count, step))
+            return merged([self.best(array, query, block, k) for block in blocks], k)
+        array.take(rows, axis=0, out=self._copies[:count], mode="clip")  # else NumPy copies twice
         self._view.ntotal = count
         best = in_order(*self._search(query, rows, min(k + 1, count)), k)
         return ordered(*self._search(query, rows, count), k) if best is None else best
@@ -93,6 +94,14 @@ class Shortlist:
             found = places >= 0
             scores, places = scores[found], places[found]
         return scores, rows.take(places)
+
+
+def shortlist_of(dimension: int) -> Shortlist:
+    """Return the calling thread's own, one for all arrays of a dimension."""
+    shortlists: dict[int, Shortlist] = _own.__dict__.setdefault("shortlists", {})
+    if dimension not in shortlists:
+        shortlists[dimension] = Shortlist(dimension)
+    return shortlists[dimension]
 
 
 def settled(scores: Scores) -> NDArray[np.bool_]:

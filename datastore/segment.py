@@ -207,6 +207,7 @@ def _misfits(segment: Segment) -> list[str]:
     """Return one sentence per file that holds another number of rows or documents than the manifest says."""
     record = segment.record
     counts = (
+        (record.index.file, "rows", getattr(segment.index, "rows", record.passages), record.passages),
         (PASSAGES_FILE, "batches", segment.passages.batches, -(-record.passages // ROWS_PER_BATCH)),
         (ATTRIBUTES_FILE, "rows", segment.attributes.rows, record.passages),
         (DOCUMENTS_FILE, "entries", len(segment.lookup), record.documents),

@@ -2,7 +2,6 @@
 
 import mmap
 import resource
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from compactds.datastore.paging import read_pages
 from compactds.datastore.scoring import (
     Rows,
     Scores,
-    Shortlist,
     in_order,
     inner_products,
     merged,
     ordered,
+    shortlist_of,
     view_of,
 )
 
@@ -40,6 +39,8 @@ ASKING_REQUESTS = 4
 """For how many requests pages go on being asked for, once one had to read from disk."""
 WARM_REQUESTS = 100
 """So many requests in a row that found all they needed in memory tell that the next will, too."""
+FEW_ROWS = 512
+"""For so few rows, a request that comes after those does not look at some of them first."""
 
 
 def widen(numbers: NDArray[np.floating]) -> Vectors:
@@ -79,7 +80,6 @@ class ExactVectors:
             rows, dimension
         )
         self._asking = 1  # one request tells
-        self._local = threading.local()
         self._views: list[tuple[int, Any]] = []
         self._whole = view_of(self._array) if self._array.dtype == np.float16 else None
 
@@ -103,11 +103,8 @@ class ExactVectors:
         """
         if self._whole is None:
             return ordered(inner_products(query, self.gather(rows)), rows, k)
-        shortlist: Shortlist | None = getattr(self._local, "shortlist", None)
-        if shortlist is None:
-            shortlist = self._local.shortlist = Shortlist(self._array)
-        before = reads_so_far() if self.warm else self.prepare(rows)
-        best = shortlist.best(query, rows, k)
+        before = reads_so_far() if self.warm and len(rows) <= FEW_ROWS else self.prepare(rows)
+        best = shortlist_of(self.dimension).best(self._array, query, rows, k)
         self.learn(before)
         return best
 
@@ -117,7 +114,7 @@ class ExactVectors:
         if self._whole is not None and total >= SCAN_FROM_SHARE * self.rows:
             parts = [self._best_in_view(query, start, view, k, allowed) for start, view in self._all_views()]
         elif allowed is not None:
-            return self.best(query, allowed.rows(), k)
+            parts = [self.best(query, rows, k) for rows in allowed.row_blocks()]
         else:
             parts = [ordered(inner_products(query, block), rows, k) for rows, block in self.blocks()]
         return merged(parts, k)
@@ -155,7 +152,8 @@ class ExactVectors:
         before = reads_so_far()
         if self._asking <= 0:
             self._array[rows[:: max(1, len(rows) // PROBED_ROWS)], 0]
-            self.learn(before)
+            if reads_so_far() > before:
+                self.learn(before)
         if self._asking > 0:
             read_pages(self._map, rows, self.row_bytes)
         return before
@@ -215,7 +213,7 @@ class ExactVectors:
 
     def close(self) -> None:
         """Let go of the file; the map itself goes when no array refers to it any more."""
-        self._views, self._whole, self._local = [], None, threading.local()
+        self._views, self._whole = [], None
         self._array = self._array[:0].copy()
 
 

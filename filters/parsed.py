@@ -20,7 +20,8 @@ WITHOUT_REFERENCES = 2
 class ParsedWheres:
     """Read where expressions over a schema as `parse_where` does, from any number of threads.
 
-    Short ones in JSON and SQL are remembered, by their bytes: 1, 1.0 and True differ in those.
+    Those in JSON and SQL are remembered, unless they are very long, by their bytes: 1, 1.0 and True differ in
+    those.
     """
 
     def __init__(self, schema: Schema) -> None:

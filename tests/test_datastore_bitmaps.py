@@ -69,3 +69,13 @@ def test_faiss_reads_the_bits_as_they_are():
         *bitmap.mask().tolist(),
         *[False] * 200,
     ]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.4, 1.0])
+def test_row_numbers_come_in_blocks(share, monkeypatch):
+    monkeypatch.setattr("compactds.datastore.bitmaps.BLOCK_ROWS", 10)
+    monkeypatch.setattr("compactds.datastore.bitmaps.BLOCK_BYTES", 64)
+    mask = np.random.default_rng(0).random(5_003) < share
+    blocks = list(Bitmap.from_mask(mask).row_blocks())
+    np.testing.assert_array_equal(np.concatenate(blocks), np.flatnonzero(mask))
+    assert all(len(block) <= 8 * 64 for block in blocks)

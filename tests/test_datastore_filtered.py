@@ -1,14 +1,16 @@
 """Searching under filters: as many lists as it takes, wherever a filter leaves rows."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from compactds.datastore import filtered
 from compactds.datastore.ann.ivf import open_ivf
 from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
-from compactds.datastore.ann.list_map import MOST_PROBINGS
+from compactds.datastore.ann.list_map import MOST_KEPT
 from compactds.datastore.ann.probe import Probe
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.filtered import FilteredSearch
@@ -138,11 +140,11 @@ def test_parameters_are_kept_while_they_are_few(store):
     index, _, search = opened(store[0])
     allowed = Bitmap.from_mask(np.arange(ROWS) % 10 < 7)  # too many for lists of their own
     query = np.random.default_rng(6).standard_normal((1, DIMENSION)).astype(np.float32)
-    kept = index.list_map().counts(allowed).probings
+    kept = index.list_map().counts(allowed).kept
     for lists in index.efforts:
         search.best(query, 10, planned(200, lists, misses=None, grows=False), allowed)
-        assert 0 < len(kept) <= MOST_PROBINGS
-    assert len(kept) == MOST_PROBINGS
+        assert 0 < len(kept) <= MOST_KEPT
+    assert len(kept) == MOST_KEPT
     before = dict(kept)
     search.best(query, 10, planned(200, lists, misses=None, grows=False), allowed)
     assert kept == before
@@ -202,7 +204,7 @@ def test_a_filter_that_leaves_as_much_near_a_query_as_elsewhere_is_searched_in_o
 
 
 @pytest.mark.parametrize("side", ["with", "against"])
-def test_vectors_that_faiss_cannot_score_are_scored_in_a_second_step(store, side):
+def test_vectors_in_float32_are_scored_by_their_inner_products(store, side):
     folder, wide, topics = store
     wide.tofile(folder / "exact.f32")
     index = open_ivf(folder / "ivf")
@@ -259,11 +261,75 @@ def test_no_more_candidates_are_scored_than_half_of_what_is_allowed(store):
             query[np.newaxis], 10, planned(50_000, 2, grows=False), Bitmap.from_rows(np.arange(99), ROWS)
         )
         assert given is not None
-        assert given[2] == 99
+        assert given[2] <= 99
     assert 5 < answered < 120
 
 
-def test_numbers_of_lists_are_among_the_efforts_so_that_few_ways_of_asking_are_made(store, monkeypatch):
+@pytest.mark.parametrize("grows", [True, False])
+def test_the_rows_scored_are_counted(store, grows, monkeypatch):
+    folder, wide, topics = store
+    _, _, search = opened(folder)
+    scored = []
+    real = ExactVectors.best
+
+    def best(self, query, rows, k):
+        scored.append(len(rows))
+        return real(self, query, rows, k)
+
+    monkeypatch.setattr(ExactVectors, "best", best)
+    steps = []
+    for query, topic in zip(wide[:40], topics[:40], strict=True):
+        scored.clear()
+        found = search.best(
+            query[np.newaxis], 10, planned(60, 2, grows=grows), Bitmap.from_mask(topics != topic)
+        )
+        assert found is None or found[2] == sum(scored)
+        steps.append(scored[1:])
+    assert any(steps)
+    if not grows:  # of those further out, none is scored that is not among the best 60 of all
+        assert all(count <= 60 for further in steps for count in further)
+        assert np.mean([count for further in steps for count in further]) < 50
+
+
+def test_lists_found_a_few_at_a_time_give_what_all_at_once_give(store, monkeypatch):
+    folder, wide, topics = store
+    _, _, search = opened(folder)
+    _, _, other = opened(folder)
+    further = 0
+    for query, topic in zip(wide[:60], topics[:60], strict=True):
+        allowed = Bitmap.from_mask(topics != topic)
+        monkeypatch.setattr("compactds.datastore.ann.probe.LISTS_AT_ONCE", 1_024)
+        expected = search.best(query[np.newaxis], 10, planned(60, 4), allowed)
+        monkeypatch.setattr("compactds.datastore.ann.probe.LISTS_AT_ONCE", 0)
+        found = other.best(query[np.newaxis], 10, planned(60, 4), allowed)
+        assert (found is None) == (expected is None)
+        if found is not None:
+            np.testing.assert_array_equal(found[1], expected[1])
+            further += found[2] > 60
+    assert further > 5
+
+
+def test_depth_is_the_mean_place_of_the_best_or_a_part_of_the_deepest():
+    known = SimpleNamespace(sizes=np.zeros(4), list_of_row=np.array([2, 0, 1, 3], np.uint16))
+    counts = SimpleNamespace(allowed=np.array([20, 40, 10, 30], np.float32))
+    lists = np.array([2, 0, 1, 3])  # their allowed rows lie at 0 to 10, 30, 70 and 100
+    assert filtered._depth(lists, known, counts, np.array([0])) == pytest.approx(0.05)
+    assert filtered._depth(lists, known, counts, np.array([0, 1])) == pytest.approx((0.05 + 0.2) / 2)
+    best = np.array([0] * 9 + [3])
+    assert filtered._depth(lists, known, counts, best) == pytest.approx(filtered.OF_DEEPEST * 0.85)
+    assert filtered._depth(lists[:2], known, counts, np.array([1])) == pytest.approx(20 / 30)
+
+
+def test_two_encoders_score_more_candidates_the_more_lists_a_filter_takes(store):
+    folder, wide, _ = store
+    _, _, search = opened(folder)
+    allowed = Bitmap.from_mask(np.arange(ROWS) % 4 == 0)
+    one = search.best(wide[9:10], 5, planned(40, 4, misses=None), allowed)
+    two = search.best(wide[9:10], 5, planned(40, 4, misses=None), allowed, deciding=wide[9:10])
+    assert two[2] > one[2] == 40
+
+
+def test_numbers_of_lists_are_few_so_that_their_parameters_are_kept(store, monkeypatch):
     folder, wide, topics = store
     index, _, search = opened(folder)
     looked = []
@@ -278,7 +344,7 @@ def test_numbers_of_lists_are_among_the_efforts_so_that_few_ways_of_asking_are_m
     for query in wide[:300]:
         search.best(query[np.newaxis], 10, planned(60, 4), allowed)
     assert {lists for _, lists in looked} <= set(index.efforts)
-    assert len(set(looked)) < 40
+    assert len({lists - before for before, lists in looked}) <= 2 * MOST_KEPT
 
 
 def test_another_encoder_of_the_same_dimension_decides_by_its_own_vectors(store, tmp_path):

@@ -85,10 +85,10 @@ class IvfIndex:
         scores = np.empty((len(rotated), found), np.float32)
         rows = np.empty((len(rotated), found), np.int64)
         probes = min(max(1, effort), self.lists)
-        parameters = probing(probes, None if allowed is None else self.list_map().counts(allowed).selector)
+        ways = parameters_for if allowed is None else self.list_map().counts(allowed).parameters_for
         # The plain call of the wrapped library: its Python wrapper costs a tenth of such a search.
         pointers = [faiss.swig_ptr(array) for array in (rotated, scores, rows)]
-        self.ivf.search_c(len(rotated), pointers[0], found, *pointers[1:], parameters)
+        self.ivf.search_c(len(rotated), pointers[0], found, *pointers[1:], ways(probes))
         if found == count:
             return scores, rows
         missing = ((0, 0), (0, count - found))
@@ -153,12 +153,7 @@ def _efforts(lists: int) -> tuple[int, ...]:
     return tuple(sorted(steps))
 
 
-def probing(probes: int, selector: Any = None) -> Any:
-    """Return the parameters of a search of so many lists, for the rows of a selector or for all."""
-    return _unfiltered(probes) if selector is None else faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-
-
 @lru_cache(maxsize=1024)
-def _unfiltered(probes: int) -> Any:
-    """Return search parameters that no search changes: making them costs as much as a fast search saves."""
-    return faiss.SearchParametersIVF(nprobe=probes)
+def parameters_for(lists: int) -> Any:
+    """Return the parameters of a search of so many lists; none changes them, and making them takes time."""
+    return faiss.SearchParametersIVF(nprobe=lists)

@@ -16,7 +16,7 @@ from compactds.datastore.bitmaps import Bitmap
 COUNTED_EXACTLY_ROWS = 65_536
 SAMPLED_ROWS = 65_536
 REMEMBERED_FILTERS = 1_024
-MOST_PROBINGS = 8
+MOST_KEPT = 8
 """Parameters of searches are kept for so many numbers of lists under each filter."""
 
 
@@ -32,15 +32,15 @@ class ListCounts:
     share: float
     selector: Any
     use: Use = field(default_factory=Use, repr=False)
-    probings: dict[int, Any] = field(default_factory=dict, repr=False)
+    kept: dict[int, Any] = field(default_factory=dict, repr=False)
 
-    def probing(self, lists: int) -> Any:
-        """Return the parameters of a search of so many lists under the filter, kept while they are few."""
-        parameters = self.probings.get(lists)
+    def parameters_for(self, lists: int) -> Any:
+        """Return the parameters of a search of so many lists under the filter; those of a few are kept."""
+        parameters = self.kept.get(lists)
         if parameters is None:
-            while len(self.probings) >= MOST_PROBINGS:
-                self.probings.pop(next(iter(self.probings), lists), None)  # the oldest, if still there
-            parameters = self.probings[lists] = faiss.SearchParametersIVF(nprobe=lists, sel=self.selector)
+            parameters = faiss.SearchParametersIVF(nprobe=lists, sel=self.selector)
+            if len(self.kept) < MOST_KEPT:
+                self.kept[lists] = parameters
         return parameters
 
 
