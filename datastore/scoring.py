@@ -27,7 +27,7 @@ Scores = NDArray[np.float32]
 
 FEW = 50
 """So few scores are compared in less time one by one than by NumPy."""
-SHORTLIST_BYTES = 1 << 20
+SHORTLIST_BYTES = 512 << 10
 """Copies take so many bytes at once, and hold one row at least: more would leave the processor's caches."""
 
 _own = threading.local()
