@@ -163,7 +163,7 @@ def test_a_filter_over_deleted_rows_is_found_out_once_and_gets_its_lists(store, 
         exact = opened.nearest(queries, where={"even": True}, recall=1.0).rows
         counts = segment.index.list_map().counts(segment.allowed(parse_where({"even": True}, opened.schema)))
         for _ in range(20):
-            after = opened.nearest(queries, where={"even": True}, plan="lists").rows
+            after = opened.nearest(queries, where={"even": True}, plan="lists", candidates=80).rows
         assert counts.use.searches >= 20
         assert counts.use.narrowed is not None
         assert np.mean([np.isin(*pair).mean() for pair in zip(exact, after, strict=True)]) > 0.9
