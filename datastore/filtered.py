@@ -132,9 +132,9 @@ class FilteredSearch:
                 break
             lists = self._index.effort_from(FURTHER * lists)
             if most_depth is not None and lists > MOST_OF_LISTS * self._index.lists:
-                if self._index.rows > plan.most_rows:
-                    return None
                 lists = self._index.lists
+            if self._index.worth(lists) + plan.score_rows * _candidates(plan, lists, usual) > plan.most_rows:
+                return None
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)
         return (found.scores, found.rows, found.scored) if len(found.rows) == k else None
 

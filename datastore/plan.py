@@ -49,11 +49,12 @@ class Plan:
       index that cannot leave rows out
 
     A search of lists goes on until much fewer than `misses` of the best rows are to be expected further
-    out, or has the effort asked for if that is None; where it would meet more than `most_rows`, every
-    allowed row is scored instead, which costs less. With `grows`, more candidates are scored where it has
-    to look further than where it began. An open search keeps the `results` best rows; `instead` is what
-    is done for queries of which fewer than `least` pass the filter, because it excludes rows just where
-    such a query looks; without one, all that is allowed is scored for them.
+    out, or has the effort asked for if that is None; where it would take longer than scanning the codes
+    of `most_rows`, scoring a row counted as `score_rows` of them, every allowed row is scored instead,
+    which costs less. With `grows`, more candidates are scored where it has to look further than where it
+    began. An open search keeps the `results` best rows; `instead` is what is done for queries of which
+    fewer than `least` pass the filter, because it excludes rows just where such a query looks; without
+    one, all that is allowed is scored for them.
     """
 
     name: PlanName
@@ -62,6 +63,7 @@ class Plan:
     predicted_us: float
     misses: float | None = None
     most_rows: float = math.inf
+    score_rows: float = 0.0
     grows: bool = False
     results: int = 0
     least: float = 0.0
@@ -134,7 +136,19 @@ def _filtered(
         plans = [Plan("codes", wanted, rows, costs.filtered_us + rows * costs.code_us + scoring_us)]
         if not index.exact:  # such an index has no lists
             most_rows = max(worth, (matching * costs.row_us - costs.filtered_us) / costs.code_us)
-            plans.insert(0, Plan("lists", wanted, effort, listing_us, misses, most_rows, grows))
+            plans.insert(
+                0,
+                Plan(
+                    "lists",
+                    wanted,
+                    effort,
+                    listing_us,
+                    misses,
+                    most_rows,
+                    costs.row_us / costs.code_us,
+                    grows,
+                ),
+            )
     if share >= OPEN_FROM_SHARE:
         further = max(1, math.ceil(OPEN_WORTH * effort * share**OPEN_EFFORT_POWER))
         results = min(rows, math.ceil(OPEN_SPARE * k / share))

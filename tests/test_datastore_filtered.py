@@ -364,3 +364,12 @@ def test_another_encoder_of_the_same_dimension_decides_by_its_own_vectors(store,
             answered += 1
             np.testing.assert_allclose(found[0], stored[found[1]].astype(np.float32) @ exact[0], rtol=1e-3)
     assert answered >= 10
+
+
+def test_all_is_scored_where_searching_further_and_scoring_more_would_cost_as_much(store):
+    folder, wide, topics = store
+    _, _, search = opened(folder)
+    allowed = Bitmap.from_mask(topics != topics[7])
+    plan = planned(60, 4)
+    assert search.best(wide[7:8], 10, replace(plan, most_rows=ROWS + 1), allowed) is not None
+    assert search.best(wide[7:8], 10, replace(plan, most_rows=ROWS + 1, score_rows=30.0), allowed) is None
