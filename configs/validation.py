@@ -54,7 +54,10 @@ def _explain(model: type[BaseModel], problem: ErrorDetails, origin: str) -> Conf
     fields = holder.model_fields if holder else {}
     if problem["type"] == "extra_forbidden":
         message = f"{origin}: unknown key {key!r} in {_table_name(table)}."
-        return UnknownKeyError(message, value=key, remedy=nearest_key(key, list(fields)))
+        remedy = nearest_key(key, list(fields))
+        if len(location) > 1 and key in model.model_fields:
+            remedy = f"{key!r} is a key of the whole: write it above all tables in brackets."
+        return UnknownKeyError(message, value=key, remedy=remedy)
     description = (fields[key].description or "") if key in fields else ""
     remedy = f"{key}: {description}" if description else ""
     if problem["type"] == "missing":

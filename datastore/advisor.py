@@ -101,19 +101,20 @@ def open_vectors(path: Path) -> NDArray[np.floating]:
 def _map_npy(path: Path) -> NDArray[Any]:
     """Map the array of a .npy file; raise VectorError for another file."""
     why = "it is no .npy file"
+    remedy = "Give a two-dimensional array of float16 or float32, as numpy.save writes it to a .npy file."
     try:
         with path.open("rb") as file:
             begins = file.read(len(MAGIC_PREFIX))
         if begins == MAGIC_PREFIX:
             return open_memmap(path, mode="r")
     except OSError as error:
-        why = error.strerror or str(error)
+        why, remedy = error.strerror or str(error), "Give the path of a .npy file that can be read."
     except (ValueError, OverflowError, SyntaxError, TokenError):
         why = "the .npy file is damaged or cut short, or holds objects in place of numbers"
     raise VectorError(
         f"cannot read vectors from {path}: {why}.",
         value=str(path),
-        remedy="Give a two-dimensional array of float16 or float32, as numpy.save writes it to a .npy file.",
+        remedy=remedy,
     )
 
 

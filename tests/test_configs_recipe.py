@@ -224,6 +224,11 @@ class TestMistakes:
                 "unknown key 'embed' in [passages]",
                 "Known keys: words",
             ),
+            (
+                ONE_SOURCE + "vectors = 'v.npy'\n",
+                "unknown key 'vectors' in [[sources]] number 1",
+                "'vectors' is a key of the whole: write it above all tables in brackets.",
+            ),
         ],
     )
     def test_an_unknown_key_is_named_with_its_table_and_the_nearest_key(

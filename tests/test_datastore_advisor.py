@@ -139,8 +139,9 @@ class TestVectorFiles:
             with pytest.raises(VectorError, match=rf"/{name}: it is no \.npy file\.") as refused:
                 open_vectors(tmp_path / name)
             assert "as numpy.save writes it" in refused.value.remedy
-        with pytest.raises(VectorError, match=r"absent\.npy: No such file or directory\."):
+        with pytest.raises(VectorError, match=r"absent\.npy: No such file or directory\.") as refused:
             open_vectors(tmp_path / "absent.npy")
+        assert "path" in refused.value.remedy
 
     def test_what_is_wrong_with_an_array_is_not_said_in_words_of_numpy(self, tmp_path):
         np.save(tmp_path / "v.npy", np.array([[None]]), allow_pickle=True)
