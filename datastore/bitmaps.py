@@ -11,9 +11,9 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
 _SPARSE = 64
+"""Up to one row in so many, row numbers are looked for in the words that are not zero."""
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 1 << 17
 """Row numbers come in one block if they are so few, else from so many bytes of bits at a time."""
-"""Up to one row in so many, row numbers are looked for in the words that are not zero."""
 
 
 class Bitmap:

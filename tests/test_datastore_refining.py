@@ -9,7 +9,7 @@ from compactds.datastore.ann.ivf_build import build_ivf
 from compactds.datastore.ann.ivf_shape import code_shape
 from compactds.datastore.refining import refiner_for
 from compactds.datastore.search import rescore
-from compactds.datastore.vectors import ExactVectors
+from compactds.datastore.vectors import FEW_ROWS, ExactVectors
 
 ROWS, DIMENSION = 3_000, 32
 
@@ -78,3 +78,21 @@ def test_only_half_floats_under_an_index_of_the_same_rows_are_searched_in_one_st
     assert refiner_for(index, opened(folder, dtype="float32")) is None
     assert refiner_for(index, opened(folder, "part", rows=ROWS - 1)) is None
     assert refiner_for(open_flat(folder / "flat"), opened(folder)) is None
+
+
+def test_only_small_requests_are_taken_to_be_in_memory_because_those_before_were(folder, monkeypatch):
+    vectors = opened(folder)
+    query = np.ones(DIMENSION, np.float32)
+    while not vectors.warm:
+        vectors.learn(10**12)  # nothing had to be read
+    looked = []
+    real = ExactVectors.prepare
+    monkeypatch.setattr(
+        ExactVectors, "prepare", lambda self, rows: looked.append(len(rows)) or real(self, rows)
+    )
+    for count in (FEW_ROWS, FEW_ROWS + 1):
+        vectors.best(query, np.arange(count), 3)
+    assert looked == [FEW_ROWS + 1]
+    vectors.learn(-1)  # something had to be read
+    vectors.best(query, np.arange(5), 3)
+    assert looked[1:] == [5]
