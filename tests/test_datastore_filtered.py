@@ -203,6 +203,41 @@ def test_a_filter_that_leaves_as_much_near_a_query_as_elsewhere_is_searched_in_o
     assert steps["against"] == sorted(steps["against"])
 
 
+@pytest.mark.parametrize(
+    ("effort", "excluded", "steps"),
+    [(LISTS // 4, 9, 1), (LISTS // 16, 9, 2), (LISTS // 4, 6, 2), (LISTS // 4, 0, 1)],
+    ids=["all at once", "few lists to begin with", "much allowed", "nothing against the query"],
+)
+def test_a_small_index_has_all_lists_searched_at_once_where_a_filter_goes_against_a_query(
+    store, effort, excluded, steps, monkeypatch
+):
+    folder, wide, topics = store
+    index, _, search = opened(folder)
+    asked = []
+    look = FilteredSearch._look
+
+    def note(self, found, probe, counts, lists, candidates):
+        asked.append(lists)
+        look(self, found, probe, counts, lists, candidates)
+
+    monkeypatch.setattr(FilteredSearch, "_look", note)
+    # Next to nothing may be missed, so that no search ends with the first lists for want of depth.
+    strict = planned(60, effort, misses=1e-6)
+    if excluded:
+        mask = np.isin(topics, [(topics[7] + step) % TOPICS for step in range(excluded, TOPICS)])
+    else:
+        mask = np.arange(ROWS) % 4 == 0
+    one = search.best(wide[7:8], 10, strict, Bitmap.from_mask(mask))
+    assert one is not None
+    assert len(asked) == steps
+    assert (asked[0] == index.lists) == (steps == 1 and excluded > 0)
+    assert recall([one], wide, wide[7:8], mask) == 1.0
+    monkeypatch.setattr(filtered, "SMALL_ROWS", ROWS - 1)
+    asked.clear()
+    search.best(wide[7:8], 10, strict, Bitmap.from_mask(mask))
+    assert asked[0] < index.lists
+
+
 @pytest.mark.parametrize("side", ["with", "against"])
 def test_vectors_in_float32_are_scored_by_their_inner_products(store, side):
     folder, wide, topics = store
