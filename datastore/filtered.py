@@ -42,13 +42,12 @@ FURTHER = 4
 """The next step searches so many times as many lists as the last."""
 MOST_SCORED = 0.3
 """Rather than so great a part of the allowed rows, here and there, all of them are scored as they lie."""
-SMALL_ROWS, SMALL_SHARE, SMALL_LISTS = 100_000, 0.3, 0.25
-"""An index of so few rows has all its lists searched at once under a filter that leaves no more than this
-share of them, and less near the query than elsewhere, if the search would begin with this part of the lists
-or more: to look further later would cost as much again."""
 MOST_OF_LISTS = 0.3
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
 if that costs less."""
+SMALL_ROWS, SMALL_SHARE = 100_000, 0.3
+"""In an index of so few rows that is done at once, under a filter that leaves no more than this share of
+them, and less near the query than elsewhere: to look further later would cost as much again."""
 
 
 class Found:
@@ -117,7 +116,8 @@ class FilteredSearch:
         most_depth = None if plan.misses is None else _depth_for(plan.misses / k)
         first = lists
         usual = first if deciding is None else max(1, plan.effort)
-        if not alike and most_depth is not None and self._had_better_all(counts.share, first):
+        small = self._index.rows <= SMALL_ROWS and counts.share <= SMALL_SHARE
+        if small and not alike and most_depth is not None and self._is_large_part(first):
             lists = self._index.lists
         exact = query if deciding is None else deciding
         found = Found(exact[0], k, self._vectors, two=deciding is not None)
@@ -137,17 +137,16 @@ class FilteredSearch:
             ):
                 break
             lists = self._index.effort_from(FURTHER * lists)
-            if most_depth is not None and lists > MOST_OF_LISTS * self._index.lists:
+            if most_depth is not None and self._is_large_part(lists):
                 lists = self._index.lists
             if self._index.worth(lists) + plan.score_rows * _candidates(plan, lists, usual) > plan.most_rows:
                 return None
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)
         return (found.scores, found.rows, found.scored) if len(found.rows) == k else None
 
-    def _had_better_all(self, share: float, first: int) -> bool:
-        """Tell whether to begin with all lists, not the first so many, under a filter of this share."""
-        few = self._index.rows <= SMALL_ROWS and share <= SMALL_SHARE
-        return few and first >= SMALL_LISTS * self._index.lists
+    def _is_large_part(self, lists: int) -> bool:
+        """Tell whether so many lists are so large a part that all had better be searched."""
+        return lists > MOST_OF_LISTS * self._index.lists
 
     def _look(self, found: Found, probe: Probe, counts: ListCounts, lists: int, candidates: int) -> None:
         """Score what the nearest lists propose that were not looked at before: so many rows at most."""
