@@ -37,18 +37,18 @@ class Bitmap:
     @classmethod
     def none(cls, length: int) -> "Bitmap":
         """Return the empty set."""
-        return cls(np.zeros(_padded_bytes(length), np.uint8), length, 0)
+        return cls(np.zeros(packed_bytes(length), np.uint8), length, 0)
 
     @classmethod
     def all(cls, length: int) -> "Bitmap":
         """Return the set of all rows."""
-        bits = np.full(_padded_bytes(length), 0xFF, np.uint8)
+        bits = np.full(packed_bytes(length), 0xFF, np.uint8)
         return cls(_without_padding(bits, length), length, length)
 
     @classmethod
     def from_mask(cls, mask: Mask) -> "Bitmap":
         """Return the rows at which a mask, shape (length,), is true."""
-        bits = np.zeros(_padded_bytes(len(mask)), np.uint8)
+        bits = np.zeros(packed_bytes(len(mask)), np.uint8)
         bits[: (len(mask) + 7) // 8] = np.packbits(mask, bitorder="little")
         return cls(bits, len(mask))
 
@@ -134,7 +134,8 @@ def places_of(mask: Mask) -> Rows:
     return np.concatenate([words[within >> 3] * 8 + (within & 7), rest])
 
 
-def _padded_bytes(length: int) -> int:
+def packed_bytes(length: int) -> int:
+    """Return the bytes of the packed bits of so many rows."""
     return (length + 63) // 64 * 8
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compactds.datastore.bitmaps import packed_bytes
 from compactds.filters.schema import FieldType
 
 _VALUE_BYTES = {FieldType.BOOL: 1, FieldType.DATE: 4, FieldType.STRING: 4}
@@ -40,5 +41,5 @@ def most_bytes(kind: FieldType, rows: int, stored_bytes: int, elements: int) -> 
         values = stored_bytes + stored_bytes // 64 + (distinct // 64 + 1) * _SIGNPOST_BYTES
     counts = (distinct + 1) * np.min_scalar_type(max(rows, elements)).itemsize
     if kind.is_list:
-        return values + counts + 4 * elements + (rows + 63) // 64 * 8
+        return values + counts + 4 * elements + packed_bytes(rows)
     return values + counts + rows * np.min_scalar_type(distinct).itemsize

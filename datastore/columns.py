@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from compactds.datastore.bitmaps import Bitmap, Mask, Rows, places_of
+from compactds.datastore.bitmaps import Bitmap, Mask, Rows, packed_bytes, places_of
 from compactds.datastore.columns_values import Codes, Strings, Values, ranked
 from compactds.filters.errors import WhereError, shown
 from compactds.filters.schema import FieldType
@@ -35,7 +35,7 @@ from compactds.filters.where import (
     Prefix,
 )
 
-BITS_PER_ROW_NUMBER = 32
+ROW_NUMBER_BYTES = 4
 """Row numbers are held as uint32: rows of an element that take more than the packed bits are bits."""
 
 _COUNTED_ONE_BY_ONE = 16
@@ -287,7 +287,7 @@ def _build_list(kind: FieldType, column: pa.ChunkedArray) -> ListColumn:
     of_code = (pairs >> np.uint64(32)).astype(np.int64)
     counted = np.bincount(of_code, minlength=len(values))
     ends = np.cumsum(counted)
-    is_dense = counted * BITS_PER_ROW_NUMBER > length
+    is_dense = counted * ROW_NUMBER_BYTES > packed_bytes(length)
     starts = np.append(0, np.cumsum(np.where(is_dense, 0, counted)))
     return ListColumn(
         values=values,

@@ -160,6 +160,14 @@ class TestLists:
         assert often.allowed(f.contains_any(["b", "a"])).count == 102
         assert allowed(often, f.contains("nowhere")) == []
 
+    @pytest.mark.parametrize("rows", [1, 2, 3, 63, 64, 65, 128, 129, 1_000])
+    def test_bits_take_no_more_than_row_numbers_would(self, rows):
+        for often in range(1, min(rows, 40) + 1):
+            held = column(FieldType.INT64_LIST, [[7] if row < often else [] for row in range(rows)])
+            assert held.allowed(f.contains(7)).rows().tolist() == list(range(often))
+            taken = held.rows.nbytes + sum(bitmap.nbytes for bitmap in held.dense.values())
+            assert taken == min(4 * often, held.present.nbytes)
+
     def test_elements_count_once_a_row_and_missing_ones_not(self, held):
         assert held.counts(None).tolist() == [3, 2, 1]
         assert held.counts(Bitmap.from_rows(np.array([0, 3]), 107)).tolist() == [1, 2, 0]
