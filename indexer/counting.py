@@ -1,5 +1,6 @@
 """Count the records of sources, or estimate how many there are, without reading them all."""
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,9 +34,10 @@ class RecordCount:
 def count_records(options: SourceOptions, files: Sequence[InputFile]) -> RecordCount:
     """Return how many records a source has.
 
-    Files of text, Markdown, HTML and PDF are one each; Parquet files tell their rows; lines are counted in
-    the first 4 MiB of up to 20 files, and those of the rest follow from their sizes. Raises BuildError for a
-    Hugging Face dataset without a limit: how long it is shows only when it is read.
+    Files of text, Markdown, HTML and PDF are one each; Parquet files tell their rows; lines that are not
+    blank are counted in the first 4 MiB of up to 20 files, and those of the rest follow from their sizes. A
+    record that cannot be used counts. Raises BuildError for a Hugging Face dataset without a limit: how long
+    it is shows only when it is read.
     """
     limit = options.max_documents
     if options.is_hub_dataset:
@@ -56,7 +58,7 @@ def count_records(options: SourceOptions, files: Sequence[InputFile]) -> RecordC
         elif file.format == "parquet":
             total += RecordCount(_parquet_rows(file), counted=True)
         elif file.format == "json":
-            total += RecordCount(sum(1 for _ in read_json(file, _ignore)), counted=True)
+            total += RecordCount(_json_records(file), counted=True)
     if limit is not None and limit < total.records:
         return RecordCount(limit, counted=total.counted)
     return total
@@ -78,21 +80,25 @@ def _count_lines(files: Sequence[InputFile]) -> RecordCount:
 
 
 def _head_lines(file: InputFile) -> tuple[int, int, bool]:
-    """Return the lines in the head of a file, the bytes of the file they took, and whether it was all."""
-    lines, last, blank = 0, b"\n", True
+    """Return the lines in the head of a file, the bytes of the file they took, and whether it was all.
+
+    Blank lines do not count: they are no records.
+    """
+    lines, begun, start = 0, False, codecs.BOM_UTF8
     try:
         with file.path.open("rb") as raw:
             codec = _CODECS.get(file.path.suffix.lower())
             stream = raw if codec is None else pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec)
             while block := stream.read(_READ_BYTES):
-                lines += block.count(b"\n")
-                last, blank = block[-1:], not block.strip()
+                first, *others = map(bool, map(bytes.strip, block.removeprefix(start).split(b"\n")))
+                *ended_lines, begun = begun or first, *others
+                lines, start = lines + sum(ended_lines), b""
                 if raw.tell() >= HEAD_BYTES:
                     break
             used, ended = raw.tell(), not block
     except OSError as error:
         raise unreadable(file.path, error) from None
-    return lines + (ended and last != b"\n" and not blank), max(1, used), ended
+    return lines + (ended and begun), max(1, used), ended
 
 
 def _parquet_rows(file: InputFile) -> int:
@@ -102,5 +108,8 @@ def _parquet_rows(file: InputFile) -> int:
         raise unreadable(file.path, OSError(str(error))) from None
 
 
-def _ignore(error: RecordError, raw: str) -> None:
-    """Take no note of a record that cannot be read: the build will."""
+def _json_records(file: InputFile) -> int:
+    """Return how many records a .json file has; why some cannot be read, the build will tell."""
+    unreadable_records: list[RecordError] = []
+    usable = sum(1 for _ in read_json(file, lambda error, _: unreadable_records.append(error)))
+    return usable + len(unreadable_records)

@@ -34,11 +34,11 @@ from compactds.indexer.given_vectors import (
 )
 from compactds.indexer.ledger import Ledger
 from compactds.indexer.passages import PassageOptions, Passager
-from compactds.indexer.pipeline import Pipeline, filter_steps, source_options
+from compactds.indexer.pipeline import Documents, Pipeline, filter_steps, source_options
 from compactds.indexer.progress import LoggedProgress, Progress, SilentProgress
 from compactds.indexer.reading import ReadTask
-from compactds.indexer.sampling import choose_sample, estimate_records, find_stops
-from compactds.indexer.sources import SourceOptions, list_input_files
+from compactds.indexer.sampling import Sample, choose_sample, estimate_records, find_stops, known_records
+from compactds.indexer.sources import InputFile, SourceOptions, list_input_files
 from compactds.indexer.workspace import Workspace
 
 SAMPLED_DOCUMENTS = 500
@@ -137,13 +137,14 @@ def sample_corpus(
     """Count records, and run about `sample` of them through filters and splitting.
 
     What occurs twice shows in a sample only if both are in it, so that duplicates make fewer passages than
-    this says. Raises EmptyCorpusError if nothing of the sample is left.
+    this says. Raises EmptyCorpusError if nothing of the sample is left, and BuildError for a file of vectors
+    that has not one for each record, if the number of these is known.
     """
     shown = progress or LoggedProgress()
     sources = source_options(recipe)
     files = [list_input_files(options) for options in sources]
     shown.stage("counting", None)
-    counts = [estimate_records(options, found) for options, found in zip(sources, files, strict=True)]
+    counts = own_counts = [estimate_records(*source) for source in zip(sources, files, strict=True)]
     if recipe.vectors is not None and len(counts) == 1:
         counts = [RecordCount(len(open_given_vectors(recipe.vectors)), counted=True)]  # one for each record
     samplers = [replace(options, skip_invalid=True, max_documents=None) for options in sources]
@@ -153,14 +154,13 @@ def sample_corpus(
         pipeline = Pipeline(workspace, recipe, samplers, filter_steps(recipe), executor, shown)
         chosen = choose_sample(samplers, files, -(-sample // len(sources)))
         _warm_up(recipe, samplers, chosen.tasks)
-        try:
-            documents = pipeline.documents(chosen.tasks)
-        except EmptyCorpusError:
-            for stop in find_stops(workspace, sources, chosen.tasks):
-                raise stop from None
-            raise
+        documents = _read_sample(pipeline, workspace, sources, chosen)
+        stops = tuple(str(stop) for stop in find_stops(workspace, sources, chosen.tasks))
+        if recipe.vectors is not None and not stops:
+            _check_rows(recipe.vectors, sources, files, own_counts, chosen, pipeline.ledger)
         options = passage_options(recipe)
-        passages = pipeline.passages(documents, options, () if recipe.has_vectors else tuple(encoders))
+        measures = () if recipe.has_vectors else tuple(encoders)
+        passages = pipeline.passages(documents, options, measures)
         seconds = sum(pipeline.ledger.seconds[stage] for stage in ("read", "filter", "split"))
         if not passages.total:
             raise EmptyCorpusError(
@@ -169,10 +169,7 @@ def sample_corpus(
             )
         tables = [workspace.read_shard(number) for number in range(passages.shards)]
         dimension = _given_dimension(recipe, workspace)
-        stops = tuple(str(stop) for stop in find_stops(workspace, sources, chosen.tasks))
     rows = pa.concat_tables(tables)
-    passager = Passager(options, () if recipe.has_vectors else tuple(encoders))
-    pairs = zip(rows.column("title").to_pylist(), rows.column("text").to_pylist(), strict=True)
     read = sum(line.documents + line.rejected for line in pipeline.ledger.sources)
     return Corpus(
         records=round(sum(count.records for count in counts)),
@@ -183,7 +180,7 @@ def sample_corpus(
         sampled_passages=passages.total,
         passage_bytes=_compressed_bytes(rows) + BYTES_PER_PASSAGE,
         records_per_s=read / max(1e-6, seconds),
-        texts=tuple(passager.encoded_text(title, text) for title, text in pairs)[:TIMED_PASSAGES],
+        texts=_texts_to_time(rows, Passager(options, measures)),
         dimension=dimension,
         sampled_files=chosen.files,
         files=chosen.all_files,
@@ -234,6 +231,48 @@ def _passages(counts: Sequence[RecordCount], ledger: Ledger) -> int:
         read = line.documents + line.rejected
         total += count.records * line.passages / read if read else 0.0
     return max(1, round(total))
+
+
+def _read_sample(
+    pipeline: Pipeline, workspace: Workspace, sources: Sequence[SourceOptions], sample: Sample
+) -> Documents:
+    """Return the documents of a sample; raise what stops the build in it if there are none."""
+    try:
+        return pipeline.documents(sample.tasks)
+    except EmptyCorpusError:
+        for stop in find_stops(workspace, sources, sample.tasks):
+            raise stop from None
+        raise
+
+
+def _check_rows(
+    vectors: Path,
+    sources: Sequence[SourceOptions],
+    files: Sequence[Sequence[InputFile]],
+    counts: Sequence[RecordCount],
+    sample: Sample,
+    ledger: Ledger,
+) -> None:
+    """Raise BuildError, as a build does, for a file of vectors that has not one for each record.
+
+    Nothing is said where it is not known how many records there are.
+    """
+    records = 0
+    for number, (options, found, count) in enumerate(zip(sources, files, counts, strict=True)):
+        tasks = [task for task in sample.tasks if task.source == number]
+        line = ledger.sources[number]
+        known = known_records(options, found, count, tasks, line.documents + line.rejected)
+        if known is None:
+            return
+        records += known
+    open_given_vectors(vectors, records)
+
+
+def _texts_to_time(rows: pa.Table, passager: Passager) -> tuple[str, ...]:
+    """Return the first texts of a sample as an encoder is given them."""
+    first = rows.slice(0, TIMED_PASSAGES)
+    pairs = zip(first.column("title").to_pylist(), first.column("text").to_pylist(), strict=True)
+    return tuple(passager.encoded_text(title, text) for title, text in pairs)
 
 
 def _given_dimension(recipe: Recipe, workspace: Workspace) -> int | None:

@@ -118,6 +118,33 @@ def estimate_records(options: SourceOptions, files: Sequence[InputFile]) -> Reco
         return RecordCount(min(total, options.max_documents or total), counted=False)
 
 
+def known_records(
+    options: SourceOptions,
+    files: Sequence[InputFile],
+    count: RecordCount,
+    tasks: Sequence[ReadTask],
+    read: int,
+) -> int | None:
+    """Return how many records a build reads of a source; None if neither its count nor a sample tells.
+
+    `tasks` have read so many of its records, and all there are if they are about every file and stopped in
+    none. Of more than `max_documents`, a build that leaves out records reads as many more, which none knows.
+    """
+    whole = len(tasks) == len(files) and all(_reads_whole(task, read) for task in tasks)
+    if not (whole or count.counted):
+        return None
+    records, most = read if whole else round(count.records), options.max_documents
+    if most is None or records < most:
+        return records
+    return None if options.skip_invalid else most
+
+
+def _reads_whole(task: ReadTask, read: int) -> bool:
+    """Tell whether a task reads its file to the end if no more records were read of all files."""
+    single = task.files is not None and task.files[0].format in DOCUMENT_FORMATS
+    return single or task.limit is None or read < task.limit
+
+
 def find_stops(
     workspace: Workspace, sources: Sequence[SourceOptions], tasks: Sequence[ReadTask]
 ) -> list[BuildError]:

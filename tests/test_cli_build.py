@@ -236,8 +236,8 @@ def test_records_with_vectors_become_a_store(tmp_path):
 
 @pytest.mark.parametrize(
     "array",
-    [None, np.ones((5, 3), int), np.ones(5), np.zeros((5, 3)), np.full((5, 3), 1e300)],
-    ids=["missing", "integers", "flat", "zeros", "too large"],
+    [None, np.ones((5, 3), int), np.ones(5), np.zeros((5, 3)), np.full((5, 3), 1e300), np.ones((4, 3))],
+    ids=["missing", "integers", "flat", "zeros", "too large", "too few"],
 )
 def test_vectors_that_cannot_be_used_end_a_plan_as_they_end_a_build(tmp_path, array):
     (tmp_path / "records.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(5)))

@@ -38,6 +38,17 @@ class TestCounting:
         (tmp_path / "a.jsonl").write_text("".join(LINES).rstrip("\n"))
         assert count(tmp_path / "a.jsonl").records == 400
 
+    @pytest.mark.parametrize("block", [1 << 20, 7])
+    def test_blank_lines_are_no_records(self, tmp_path, monkeypatch, block):
+        monkeypatch.setattr(counting, "_READ_BYTES", block)
+        (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf\n{"text": "x"}\r\n \t\n\n{"text": "y"}\r\n\r\n  ')
+        found = count(tmp_path / "a.jsonl")
+        assert (found.records, found.counted) == (2, True)
+
+    def test_records_that_cannot_be_used_are_records(self, tmp_path):
+        (tmp_path / "a.json").write_text('[{"text": "x"}, 7, {"text": "y"}, nothing]')
+        assert count(tmp_path / "a.json").records == 4
+
     def test_those_of_large_files_are_estimated(self, tmp_path, monkeypatch):
         monkeypatch.setattr(counting, "HEAD_BYTES", 20_000)
         monkeypatch.setattr(counting, "_READ_BYTES", 5_000)
@@ -117,6 +128,38 @@ class TestPlans:
         assert np.isfinite(kept).all()
         with pytest.raises(BuildError, match=r"^2 sampled vectors are zero or not finite: of records 4, 701"):
             sampled_vectors(given)  # a build refuses them
+
+    @pytest.mark.parametrize("rows", [1_199, 1_201])
+    def test_a_vector_too_few_or_too_many_ends_a_plan_as_it_ends_a_build(self, given, tmp_path, rows):
+        np.save(tmp_path / "v.npy", np.ones((rows, 8), np.float32))
+        with pytest.raises(BuildError) as planned:
+            plan_build(given, tmp_path)
+        with pytest.raises(BuildError) as built:
+            build(given, tmp_path / "store")
+        assert str(planned.value) == str(built.value)
+        assert f"holds {rows:,} vectors, the sources 1,200 records" in str(planned.value)
+
+    def test_a_sample_of_everything_counts_what_is_not_counted_otherwise(self, given, tmp_path):
+        """Lines of csv are not its records; a sample that reaches the end of every file has them all."""
+        (tmp_path / "r.csv").write_text("id,text\n" + "".join(f'{n},"a\nb"\n' for n in range(30)))
+        recipe = recipe_for([str(tmp_path / "r.csv")], {"vectors": str(tmp_path / "v.npy")})
+        with pytest.raises(BuildError, match=r"v\.npy holds 1,200 vectors, the sources 30 records"):
+            sample_corpus(recipe)
+        assert sample_corpus(recipe, sample=30).records == 1_200  # there may be more than were read
+
+    def test_a_limit_says_how_many_vectors_there_are_unless_records_are_left_out(self, given, tmp_path):
+        overrides = {"vectors": str(tmp_path / "v.npy"), "sources.max_documents": 700}
+        with pytest.raises(BuildError, match="the sources 700 records"):
+            sample_corpus(recipe_for([str(tmp_path / "r.jsonl")], overrides))
+        lenient = recipe_for([str(tmp_path / "r.jsonl")], {**overrides, "skip_invalid": True})
+        assert sample_corpus(lenient).records == 1_200
+
+    def test_records_that_stop_a_build_are_told_before_vectors_that_do_not_fit(self, given, tmp_path):
+        with (tmp_path / "r.jsonl").open("r+") as file:
+            file.write("x")
+        np.save(tmp_path / "v.npy", np.ones((7, 8), np.float32))
+        (stop,) = sample_corpus(given).stops
+        assert "r.jsonl:1: invalid JSON" in stop
 
     def test_what_readers_take_to_start_is_not_taken_for_time_of_records(self, given, monkeypatch):
         real, clock, takes = reading._records, [0.0], [1e6]
