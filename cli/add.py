@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compactds.cli.build import TRUNCATED, CacheFolder, NoCache, attribute_types, cache_options, make_executor
-from compactds.cli.command import STOPPED, Json
-from compactds.cli.output import say, say_json, say_restart, warn
+from compactds.cli.command import Json
+from compactds.cli.output import say, say_json, say_restart
 from compactds.cli.progress import progress
 from compactds.cli.stores import StoreFolder
 
@@ -66,20 +66,16 @@ def add(
         "sources.ids": ids,
     }
     kept = cache_options(cache, no_cache=no_cache)
-    try:
-        with progress() as shown, closing(make_executor("local", workers)) as executor:
-            result = add_documents(
-                store,
-                sources,
-                overrides={key: value for key, value in overrides.items() if value is not None},
-                replace=replace,
-                progress=shown,
-                executor=executor,
-                cache=kept,
-            )
-    except KeyboardInterrupt as stop:
-        warn("stopped; run the same command again to go on from here")
-        raise typer.Exit(STOPPED) from stop
+    with progress() as shown, closing(make_executor("local", workers)) as executor:
+        result = add_documents(
+            store,
+            sources,
+            overrides={key: value for key, value in overrides.items() if value is not None},
+            replace=replace,
+            progress=shown,
+            executor=executor,
+            cache=kept,
+        )
     if json:
         say_json({**asdict(result), "path": str(store)})
     else:

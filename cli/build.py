@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compactds.cli.command import STOPPED, Json
-from compactds.cli.output import program, say, say_json, warn
+from compactds.cli.command import Json
+from compactds.cli.output import program, say, say_json
 from compactds.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -155,20 +155,16 @@ def run(
     cache: "CacheOptions | None" = None,
     replace: bool = False,
 ) -> "BuildResult":
-    """Build with progress on standard error; say how to go on when it is stopped.
+    """Build with progress on standard error.
 
     `encoder` is used in place of loading the recipe's.
     """
     from compactds.indexer.build import build as build_store
 
-    try:
-        with progress() as shown, closing(make_executor(engine, workers)) as executor:
-            return build_store(
-                recipe, out, progress=shown, encoder=encoder, executor=executor, cache=cache, replace=replace
-            )
-    except KeyboardInterrupt as stop:
-        warn("stopped; run the same command again to go on from here")
-        raise typer.Exit(STOPPED) from stop
+    with progress() as shown, closing(make_executor(engine, workers)) as executor:
+        return build_store(
+            recipe, out, progress=shown, encoder=encoder, executor=executor, cache=cache, replace=replace
+        )
 
 
 def cache_options(folder: Path | None, *, no_cache: bool) -> "CacheOptions | None":

@@ -63,6 +63,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt as stop:
             warn("stopped")
+            _tell_notes(stop)
             raise typer.Exit(STOPPED) from stop
         except Exception as error:  # the edge of the process
             raise typer.Exit(report(error, debug=debug, store=arguments.get("store"))) from error
@@ -98,4 +99,11 @@ def report(error: Exception, *, debug: bool, store: object = None) -> int:
         if store is not None:
             remedy = remedy.replace("`compactds verify`", f"`compactds verify {shlex.quote(str(store))}`")
         warn(runnable(clean(remedy)))
+    _tell_notes(error)
     return code
+
+
+def _tell_notes(error: BaseException) -> None:
+    """Print what was noted on an error on its way, such as where unfinished work is kept."""
+    for note in getattr(error, "__notes__", ()):
+        warn(note)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from compactds.cli.command import STOPPED, Json
-from compactds.cli.output import say, say_json, say_restart, warn
+from compactds.cli.command import Json
+from compactds.cli.output import say, say_json, say_restart
 from compactds.cli.progress import progress
 from compactds.cli.stores import StoreFolder
 
@@ -26,12 +26,8 @@ def compact(
     from compactds.indexer.compacting import compact as compact_store
 
     limit = None if memory is None else parse_bytes(memory)
-    try:
-        with progress() as shown:
-            result = compact_store(store, memory_bytes=limit, progress=shown)
-    except KeyboardInterrupt as stop:
-        warn("stopped; run the same command again to go on from here")
-        raise typer.Exit(STOPPED) from stop
+    with progress() as shown:
+        result = compact_store(store, memory_bytes=limit, progress=shown)
     if json:
         say_json({**asdict(result), "path": str(store)})
     elif result.unchanged:

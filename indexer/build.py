@@ -58,6 +58,7 @@ from compactds.indexer.workspace import (
     Workspace,
     build_key,
     locked,
+    note_work,
 )
 
 DOCUMENT_KEYS = ("sources", "filters", "duplicates", "decontamination", "attributes", "skip_invalid")
@@ -132,7 +133,8 @@ def build(
     only.
 
     Raises CompactdsError: SourceError, RecordError, DuplicateIdError, AttributeTypeError,
-    EmptyCorpusError, EncoderError, BudgetError, StoreBusyError, GrownStoreError or BuildError.
+    EmptyCorpusError, EncoderError, BudgetError, StoreBusyError, GrownStoreError or BuildError. If there is
+    work to go on with, a note of the error says where it is kept.
     """
     started = time.perf_counter()
     with locked(out), disk_errors(out):
@@ -194,9 +196,19 @@ class BuildRun:
         self._sources = source_options(recipe)
         self._files = [list_input_files(options) for options in self._sources]
         self._revisions: list[Revision] = []
+        self._documents_key: str | None = None
 
     def run(self) -> Outcome:
-        """Run all stages that are not done yet."""
+        """Run all stages that are not done yet; an error has a note of where the work done is kept."""
+        try:
+            return self._run()
+        except BaseException as error:
+            workspace = Workspace(self._out / WORK_FOLDER)
+            if self._documents_key is not None and workspace.holds_work(self._documents_key):
+                note_work(error, workspace.root, "the sources have")
+            raise
+
+    def _run(self) -> Outcome:
         steps = filter_steps(self._recipe)
         dimension = given_dimension(self._recipe.vectors)
         key, documents_key = self._keys()
@@ -207,6 +219,7 @@ class BuildRun:
             return Outcome(existing, {}, resumed=False, unchanged=True)
         if existing is not None and not self._undoes_growth:
             check_not_grown(self._out, existing)
+        self._documents_key = documents_key
         self._check_encoders()
         if existing is not None:
             self._tell_of_replacing(existing)

@@ -43,7 +43,7 @@ from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE
 from compactds.indexer.removals import REMOVED_FILE, REMOVED_SCHEMA, join_files
 from compactds.indexer.repredicting import with_memory_of
-from compactds.indexer.workspace import Workspace, build_key, locked, write_npy
+from compactds.indexer.workspace import Workspace, build_key, locked, note_work, write_npy
 
 ROWS_AT_ONCE = 4_096
 LEAST_CLUSTERED_ROWS = 16
@@ -94,7 +94,12 @@ def compact(
         published, resumed = manifest, False
         if len(manifest.segments) > 1 or any(record.deletions for record in manifest.segments):
             run = _Compaction(store, manifest, memory_bytes, progress or LoggedProgress())
-            published, resumed = run.run()
+            try:
+                published, resumed = run.run()
+            except BaseException as error:
+                if run.holds_work():
+                    note_work(error, store / COMPACT_FOLDER, "the store has")
+                raise
         remove_leftovers(store)
     return CompactResult(
         path=store,
@@ -153,22 +158,28 @@ class _Compaction:
         changed = with_memory_of(self._manifest, changed)
         return publish(self._store, folder, changed, replaces=self._manifest)
 
-    def _goes_on(self) -> bool:
-        """Tell whether there is work of a compaction of this very store to go on with; remove any other."""
-        key = build_key(
+    def holds_work(self) -> bool:
+        """Tell whether there is work of a compaction of this very store to go on with."""
+        saved, rows = self._marks.read_state("key"), self._marks.read_state("rows")
+        return saved == self._key() and rows is not None and self._folder.is_dir()
+
+    def _key(self) -> str:
+        return build_key(
             {
                 "manifest": (self._store / MANIFEST_NAME).read_text(errors="surrogatepass"),
                 "software": installed_version("compactds"),
             }
         )
-        saved, rows = self._marks.read_state("key"), self._marks.read_state("rows")
-        if saved == key and rows is not None and self._folder.is_dir():
+
+    def _goes_on(self) -> bool:
+        """Tell whether there is work to go on with; remove any other."""
+        if self.holds_work():
             self._progress.note("Going on where an earlier compaction stopped.")
             return True
         self._check()
         self._marks.clear()
         self._folder.mkdir(parents=True)
-        self._marks.write_state("key", key)
+        self._marks.write_state("key", self._key())
         return False
 
     def _rows(self) -> tuple[WrittenRows, list[str]]:

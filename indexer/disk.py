@@ -28,21 +28,31 @@ def disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, DuckDBError, ArrowException, DamagedStoreError) as error:
-        if getattr(error, "errno", None) == errno.EFBIG or "File too large" in str(error):
-            raise BuildError(
-                f"the system does not let a file in {out} grow any further: it limits the size of files.",
-                value=str(out),
-                remedy="Raise the limit (ulimit -f) and run the same command again: it goes on from there.",
-            ) from error
-        free = shutil.disk_usage(out).free
-        told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
-        if told or free < LEAST_FREE_BYTES:
-            raise BuildError(
-                f"no space left on the disk of {out} ({free:,} bytes free).",
-                value=free,
-                remedy="Free some space and run the same command again: it goes on where it stopped.",
-            ) from error
-        raise
+        told = _disk_error(out, error)
+        if told is None:
+            raise
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        raise told from error
+
+
+def _disk_error(out: Path, error: Exception) -> BuildError | None:
+    """Return what to say instead of an error of a full disk; None for another error."""
+    if getattr(error, "errno", None) == errno.EFBIG or "File too large" in str(error):
+        return BuildError(
+            f"the system does not let a file in {out} grow any further: it limits the size of files.",
+            value=str(out),
+            remedy="Raise the limit (ulimit -f) and run the same command again: it goes on from there.",
+        )
+    free = shutil.disk_usage(out).free
+    told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
+    if told or free < LEAST_FREE_BYTES:
+        return BuildError(
+            f"no space left on the disk of {out} ({free:,} bytes free).",
+            value=free,
+            remedy="Free some space and run the same command again: it goes on where it stopped.",
+        )
+    return None
 
 
 def remove_leftovers(store: Path) -> None:

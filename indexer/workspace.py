@@ -111,6 +111,18 @@ def _strange_files(out: Path) -> list[str]:
     return sorted(names - left)
 
 
+def note_work(error: BaseException, root: Path, reads: str) -> None:
+    """Add to an error a note of where work is kept to go on with, unless it speaks of that place itself.
+
+    `reads` names what must not change meanwhile.
+    """
+    if str(root) not in str(error):
+        error.add_note(
+            f"The unfinished work is kept in {root}; the same command goes on from there "
+            f"unless {reads} changed."
+        )
+
+
 def build_key(facts: Mapping[str, Any]) -> str:
     """Return a digest of everything that decides what a build makes."""
     canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False, default=str)
@@ -209,6 +221,12 @@ class Workspace:
         workspace = cls(out / WORK_FOLDER)
         if (workspace.read_state("key") or {"key": key}).get("key") == key:
             workspace.clear()
+
+    def holds_work(self, documents_key: str) -> bool:
+        """Tell whether a build with this key of its documents has files here to go on with."""
+        if (self.read_state("key") or {}).get("documents") != documents_key:
+            return False
+        return any(path.is_file() and path.name != KEY_FILE for path in self.root.rglob("*"))
 
     def read_state(self, name: str) -> Any:
         """Return what `write_state` saved under `name`, or None."""

@@ -130,6 +130,25 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_store(tmp_path, corpu
     assert steps > 200
 
 
+def test_an_error_tells_where_work_is_kept_to_go_on_with_and_only_then(tmp_path, corpus, tiny_model, encoder):
+    wanted, out = recipe(corpus, tiny_model), tmp_path / "store"
+
+    def notes(recipe, steps):
+        with pytest.raises(KeyboardInterrupt) as stop:
+            build(recipe, out, progress=StopAfter(steps), encoder=encoder)
+        return getattr(stop.value, "__notes__", [])
+
+    assert notes(wanted, 1) == []  # nothing is read yet
+    kept = f"The unfinished work is kept in {out}/.build; the same command goes on from there unless the"
+    assert [note.startswith(kept) for note in notes(wanted, 60)] == [True]
+    with pytest.raises(BudgetError) as refused:
+        build(recipe(corpus, tiny_model, **{"index.memory": "1kB"}), out, encoder=encoder)
+    assert [note.startswith(kept) for note in refused.value.__notes__] == [True]
+    with pytest.raises(SourceError) as missing:
+        build(recipe(tmp_path / "none.jsonl", tiny_model), out, encoder=encoder)
+    assert not hasattr(missing.value, "__notes__")  # what is there is of another build
+
+
 def test_it_can_be_interrupted_again_and_again(tmp_path, corpus, tiny_model, encoder):
     wanted = recipe(corpus, tiny_model)
     build(wanted, tmp_path / "straight", encoder=encoder)
@@ -303,8 +322,10 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path, corpus, tiny_model, enc
         flush(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BuildError, match="no space left on the disk"):
+    with pytest.raises(BuildError, match="no space left on the disk") as full_disk:
         build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    notes = "".join(getattr(full_disk.value, "__notes__", []))
+    assert (f"kept in {tmp_path}/store/.build" in notes) == (writes > 3)  # before, nothing is read
     build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
     build(recipe(corpus, tiny_model), tmp_path / "straight", encoder=encoder)
     assert content(tmp_path / "store") == content(tmp_path / "straight")
