@@ -2,12 +2,15 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from compactds.cli.output import warn
 
 KEY_VARIABLE = "COMPACTDS_API_KEY"
 _ADDRESS = re.compile(r"(?:(?P<host>[\w.-]+|\[[\da-fA-F:]+\])?:)?(?P<port>\d{1,5})(?P<path>/\S*)?")
@@ -81,11 +84,17 @@ def check_search(
 
 
 def load_encoders(engine: Any) -> None:
-    """Load the encoders of the store in a folder, so that the time a search takes is that of the search."""
+    """Load the encoders of the store in a folder, so that the time a search takes is that of the search.
+
+    It takes seconds, which is told on a terminal.
+    """
     from compactds.clients import Client
 
-    if not isinstance(engine, Client):
-        engine.load_encoders()
+    if isinstance(engine, Client):
+        return
+    if sys.stderr.isatty() and engine.manifest.encoder.kind != "vectors":
+        warn("loading the encoder …")
+    engine.load_encoders()
 
 
 def where_condition(where: str | None) -> Mapping[str, Any] | str | None:

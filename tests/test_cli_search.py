@@ -1,7 +1,9 @@
 """`compactds search`: the same question to a folder or a server, printed to be read or as JSON."""
 
 import json
+import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 import compactds.clients
 import compactds.datastore
 from compactds.cli.main import app
+from compactds.cli.stores import load_encoders
 from compactds.datastore.records import Hit, Hits, Passage, SearchReport
 from compactds.filters import FieldType, Schema
 
@@ -50,6 +53,12 @@ class Engine:
     def open(cls, path):
         return cls(path)
 
+    @classmethod
+    def of_kind(cls, kind):
+        engine = cls()
+        engine.manifest = SimpleNamespace(encoder=SimpleNamespace(kind=kind))
+        return engine
+
     def load_encoders(self):
         self.loaded = True
 
@@ -87,6 +96,17 @@ def test_a_folder_is_opened_searched_and_closed():
     assert Engine.last.asked == {"query": "why?", "k": 2, "where": None, "candidates": 50, "recall": 0.9}
     assert Engine.last.loaded
     assert Engine.last.closed
+
+
+@pytest.mark.parametrize(
+    ("kind", "on_terminal", "told"),
+    [("static", True, "loading the encoder …\n"), ("static", False, ""), ("vectors", True, "")],
+)
+def test_on_a_terminal_loading_the_encoder_is_told(monkeypatch, capsys, kind, on_terminal, told):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
+    load_encoders(Engine.of_kind(kind))
+    assert Engine.last.loaded
+    assert capsys.readouterr().err.replace("\x1b[0m", "") == told
 
 
 @pytest.mark.parametrize("store", ["store", "http://127.0.0.1:1"])
