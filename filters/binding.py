@@ -210,4 +210,5 @@ def _wrong_type(name: str, kind: FieldType, value: object, reason: str, remedy: 
         f"field {name!r} has type {kind}, and {shown(value)} ({family(value)}) {reason}.",
         value=reported(value),
         remedy=remedy,
+        field=name,
     )

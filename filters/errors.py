@@ -38,9 +38,18 @@ class CompactdsError(Exception):
 
 
 class WhereError(CompactdsError):
-    """Refuse a where expression that is malformed, too large or too deep."""
+    """Refuse a where expression that is malformed, too large or too deep.
+
+    `field` is the name of the field that it is wrong about, if it is about one.
+    """
 
     code = "invalid_where"
+
+    def __init__(
+        self, message: str, *, value: Any = None, remedy: str = "", field: str | None = None
+    ) -> None:
+        super().__init__(message, value=value, remedy=remedy)
+        self.field = field
 
 
 class UnknownFieldError(WhereError):

@@ -85,10 +85,12 @@ def check_values(name: str, count: int) -> None:
             f"field {shown(name)}: an empty list of values.",
             value=[],
             remedy="Give at least one value, or leave the condition out.",
+            field=name,
         )
     if count > MAX_IN_VALUES:
         raise WhereError(
             f"field {shown(name)}: {count:,} values are more than {MAX_IN_VALUES:,}.",
             value=count,
             remedy="Split the list over several queries.",
+            field=name,
         )

@@ -59,7 +59,9 @@ class Schema:
         if len(self.fields) > _NAMES_SHOWN:
             known += f" and {len(self.fields) - _NAMES_SHOWN} more"
         remedy = f"Did you mean {near!r}?" if near else f"Known fields: {known}."
-        raise UnknownFieldError(f"unknown field {shown(name)}.", value=reported(name), remedy=remedy)
+        raise UnknownFieldError(
+            f"unknown field {shown(name)}.", value=reported(name), remedy=remedy, field=name
+        )
 
     def _near(self, name: str) -> str | None:
         """Return the field whose name is nearest, capitals apart, or None if none is near."""

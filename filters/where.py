@@ -272,5 +272,6 @@ def as_values(name: str, values: object) -> tuple[Any, ...]:
             f"field {shown(name)}: expected a list of values, not {shown(values)}.",
             value=reported(values),
             remedy="Write [...] even around one value.",
+            field=name,
         )
     return tuple(islice(values, _READ_AHEAD))

@@ -127,6 +127,8 @@ class _Reader:
                     raise WhereError(
                         f"field {shown(name)}: $exists needs true or false, not {shown(value)}.",
                         value=reported(value),
+                        remedy='Write {"$exists": true}, or false for no value.',
+                        field=name,
                     )
                 return Exists(name) if value else Not(Exists(name))
             case "$not":
@@ -135,9 +137,10 @@ class _Reader:
                         f"field {shown(name)}: $not needs an object of operators, not {shown(value)}.",
                         value=reported(value),
                         remedy='Write {"$not": {"$gte": value}}, or use $ne.',
+                        field=name,
                     )
                 return Not(self._operators(name, value, depth + 1))
-        raise _unknown_operator(key, _FIELD_OPERATORS, f"field {shown(name)}")
+        raise _unknown_operator(key, _FIELD_OPERATORS, f"field {shown(name)}", name)
 
 
 def _together(source: Mapping[Any, Any], parts: list[Expression]) -> Expression:
@@ -150,9 +153,13 @@ def _together(source: Mapping[Any, Any], parts: list[Expression]) -> Expression:
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
-def _unknown_operator(name: object, known: tuple[str, ...], place: str) -> WhereError:
+def _unknown_operator(
+    name: object, known: tuple[str, ...], place: str, field: str | None = None
+) -> WhereError:
     meant = f"Did you mean '${name}'?" if f"${name}" in known else f"Known here: {', '.join(known)}."
-    return WhereError(f"{place}: unknown operator {shown(name)}.", value=reported(name), remedy=meant)
+    return WhereError(
+        f"{place}: unknown operator {shown(name)}.", value=reported(name), remedy=meant, field=field
+    )
 
 
 def to_json(expression: Expression) -> dict[str, Any]:

@@ -96,7 +96,10 @@ class ProblemAnswer(BaseModel):
     status: int
     detail: str = Field(description="What is wrong with this request.")
     code: str = Field(description="A stable name of the error, for programs.", examples=["unknown_field"])
-    field: str | None = Field(description="The key of the body at fault, such as `query[3]`.")
+    field: str | None = Field(
+        description="The key of the body at fault, such as `query[3]`, or `where.year` for what a where "
+        "expression says of the field `year`."
+    )
     value: Any = Field(description="What stood there, cut if it is long.")
     remedy: str = Field(description="What to do about it.")
     request_id: str = Field(description="The id under which the server logged the request.")

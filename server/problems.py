@@ -73,7 +73,7 @@ def problem_response(problem: HTTPException, scope: Scope) -> Response:
         "status": status,
         "detail": _printable(problem.detail),
         "code": problem.code,
-        "field": problem.field or None,
+        "field": abridge(problem.field) or None,
         "value": abridge(problem.value),
         "remedy": _printable(problem.remedy),
         "request_id": request_id(scope),
@@ -87,7 +87,10 @@ def problem_of(error: CompactdsError, scope: Scope) -> ProblemError:
     """Return the problem for an error of the engine; what the caller can't mend is logged, not told."""
     for kind, status in _STATUS_OF_ERROR.items():
         if isinstance(error, kind):
-            return ProblemError(status, error.code, error.message, remedy=error.remedy, value=error.value)
+            place = _place_in_where(error) if isinstance(error, WhereError) else ""
+            return ProblemError(
+                status, error.code, error.message, remedy=error.remedy, value=error.value, field=place
+            )
     logger.error("request %s: %s: %s", request_id(scope), error.code, error)
     if isinstance(error, _LASTING_ERRORS):
         return ProblemError(
@@ -102,6 +105,11 @@ def problem_of(error: CompactdsError, scope: Scope) -> ProblemError:
         "The store cannot answer at present.",
         remedy="Try again later; the server's log says more under this request id.",
     )
+
+
+def _place_in_where(error: WhereError) -> str:
+    """Return what of the body is at fault: the where expression, or what it says of one field."""
+    return "where" if error.field is None else f"where.{error.field}"
 
 
 def internal_problem() -> ProblemError:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from compactds.datastore.records import Hits
-from compactds.filters.errors import CompactdsError
+from compactds.filters.errors import CompactdsError, UnknownFieldError
 from compactds.server.answers import (
     BatchAnswer,
     CountAnswer,
@@ -112,7 +112,15 @@ def count(body: CountBody, engine: Engine) -> Response:
 )
 def facets(body: FacetsBody, engine: Engine) -> Response:
     """Return the most frequent values of each field among the passages a where expression allows."""
-    counted = engine.facets(body.fields, body.where, body.limit)
+    try:
+        counted = engine.facets(body.fields, body.where, body.limit)
+    except UnknownFieldError as error:
+        if error.field not in body.fields:
+            raise
+        place = f"fields[{body.fields.index(error.field)}]"  # fields come before where
+        raise ProblemError(
+            422, error.code, error.message, remedy=error.remedy, value=error.value, field=place
+        ) from error
     return json_response(
         {
             "facets": {

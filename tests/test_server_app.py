@@ -596,20 +596,44 @@ def test_any_text_is_a_query(http, query):
 
 
 @pytest.mark.parametrize(
-    ("where", "code", "value"),
+    ("where", "code", "value", "field"),
     [
-        ({"yaer": 2015}, "unknown_field", "yaer"),
-        ({"year": "2015"}, "wrong_type", "2015"),
-        ("year >=", "invalid_where", None),
-        ({"$nor": []}, "invalid_where", None),
+        ({"yaer": 2015}, "unknown_field", "yaer", "where.yaer"),
+        ({"author": {"nmae": "x"}}, "unknown_field", "author.nmae", "where.author.nmae"),
+        ({"year": "2015"}, "wrong_type", "2015", "where.year"),
+        ("subject = 'x' AND year = '2015'", "wrong_type", "2015", "where.year"),
+        ({"subject": "x", "year": {"$get": 2015}}, "invalid_where", "$get", "where.year"),
+        ({"year": {"$in": 2015}}, "invalid_where", 2015, "where.year"),
+        ({"year": {"$in": []}}, "invalid_where", None, "where.year"),
+        ({"year": {"$exists": 1}}, "invalid_where", 1, "where.year"),
+        ({"year": {"$not": 1}}, "invalid_where", 1, "where.year"),
+        ("year >=", "invalid_where", None, "where"),
+        ({"$nor": []}, "invalid_where", None, "where"),
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/search", "/v1/count"])
-def test_a_wrong_where_is_explained(http, where, code, value, path):
+def test_a_wrong_where_is_explained(http, where, code, value, field, path):
     body = {"where": where} | ({"query": "a"} if path == "/v1/search" else {})
     problem = check_problem(http.post(path, json=body), 422, code)
+    assert problem["field"] == field
     if value is not None:
         assert problem["value"] == value
+
+
+def test_a_long_name_of_a_field_is_cut(http):
+    problem = check_problem(search(http, query="a", where={"y" * 9000: {"$get": 1}}), 422, "invalid_where")
+    assert problem["field"].startswith("where.yyy")
+    assert len(problem["field"]) < 600
+
+
+def test_a_field_that_facets_do_not_know_is_named_where_it_stands(http):
+    def field(fields, where):
+        answer = http.post("/v1/facets", json={"fields": fields, "where": where})
+        return check_problem(answer, 422, "unknown_field")["field"]
+
+    assert field(["subject", "yaer"], {"year": 2015}) == "fields[1]"
+    assert field(["subject", "yaer"], {"yaer": 2015}) == "fields[1]"
+    assert field(["subject"], {"yaer": 2015}) == "where.yaer"
 
 
 def test_a_vector_of_another_dimension_is_refused(http):
