@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from compactds.filters.errors import WhereError, reported, shown
+from compactds.filters.errors import WhereError, nearest, reported, shown
 from compactds.filters.limits import check_depth, check_nodes
 from compactds.filters.where import (
     And,
@@ -156,9 +156,15 @@ def _together(source: Mapping[Any, Any], parts: list[Expression]) -> Expression:
 def _unknown_operator(
     name: object, known: tuple[str, ...], place: str, field: str | None = None
 ) -> WhereError:
-    meant = f"Did you mean '${name}'?" if f"${name}" in known else f"Known here: {', '.join(known)}."
+    """Return the error for an operator of a `field`, or for one of several conditions, that there is not."""
+    remedy = f"Known here: {', '.join(known)}."
+    if f"${name}" in known:
+        remedy = f"Did you mean '${name}'?"
+    elif field is not None and isinstance(name, str):  # $nor is near $or, and means another thing
+        near = nearest(name.casefold(), known)
+        remedy = f"Did you mean {near!r}? {remedy}" if near else remedy
     return WhereError(
-        f"{place}: unknown operator {shown(name)}.", value=reported(name), remedy=meant, field=field
+        f"{place}: unknown operator {shown(name)}.", value=reported(name), remedy=remedy, field=field
     )
 
 

@@ -64,6 +64,13 @@ def test_dates_are_written_as_iso_strings():
         ({"$nor": []}, r"unknown operator '\$nor'. Known here: \$and, \$or, \$not"),
         ({"$gt": 3}, r"unknown operator '\$gt'"),
         ({"year": {}}, "an empty object"),
+        (
+            {"year": {"$get": 3}},
+            r"field 'year': unknown operator '\$get'. Did you mean '\$gt'\? Known here: ",
+        ),
+        ({"year": {"$LTE": 3}}, r"field 'year': unknown operator '\$LTE'. Did you mean '\$lte'\?"),
+        ({"tag": {"$contain": 3}}, r"field 'tag': unknown operator '\$contain'. Did you mean '\$contains'\?"),
+        ({"year": {"$regex": 3}}, r"unknown operator '\$regex'. Known here: "),
         ({"year": {"gt": 3}}, r"field 'year': unknown operator 'gt'. Did you mean '\$gt'?"),
         ({"author": {"name": {}}}, "an empty object"),
         ({"year": {"$gt": 3, "$x": 1}}, r"unknown operator '\$x'"),
