@@ -14,6 +14,8 @@ from compactds.filters.where_sql import from_sql
 _DOUBLE_QUOTED = re.compile(r'"(\d[^"]*)"')
 """A date in a remedy as JSON writes it; in SQL, double quotes are for names."""
 
+_NO_JSON_IN_TEXT = "Give an expression in JSON as an object (in Python, a dict), not as a string."
+
 Where = Mapping[str, Any] | str | Expression | None
 
 
@@ -37,6 +39,10 @@ def parse_where(where: Where, schema: Schema) -> Expression | None:
                 return bind(from_sql(where), schema)
             except FieldTypeError as error:
                 error.remedy = _DOUBLE_QUOTED.sub(r"'\1'", error.remedy)
+                raise
+            except WhereError as error:
+                if where.lstrip().startswith("{"):
+                    error.remedy = f"{error.remedy} {_NO_JSON_IN_TEXT}"
                 raise
         case _:
             raise WhereError(
