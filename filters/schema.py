@@ -39,6 +39,9 @@ class FieldType(StrEnum):
 
 _NAMES_SHOWN = 20
 
+DOCUMENT_ID = "document_id"
+"""The field of every store that holds the id of a passage's document."""
+
 LONGEST_NAME = 1_000
 """Characters of a name that is compared with others to find the nearest."""
 
@@ -64,9 +67,13 @@ class Schema:
         )
 
     def _near(self, name: str) -> str | None:
-        """Return the field whose name is nearest, capitals apart, or None if none is near."""
+        """Return the field whose name is nearest, capitals apart, or None if none is near.
+
+        `id` is what a document's own id is called in its source.
+        """
         folded = {known.casefold(): known for known in self.fields}
-        near = nearest(name.casefold(), folded)
+        asked = name.casefold()
+        near = DOCUMENT_ID if asked == "id" and DOCUMENT_ID in folded else nearest(asked, folded)
         return None if near is None else folded[near]
 
     def __contains__(self, name: object) -> bool:

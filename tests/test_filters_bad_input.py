@@ -111,6 +111,9 @@ MISTAKES = [
     (f"venue = '{'x' * MEGABYTE}'", "invalid_where", "1,048,586 bytes, the limit is 65,536", "Use JSON"),
     ({"venue": "x" * MEGABYTE}, "wrong_type", "'xxx", "It has 1,048,576 bytes, the limit is 65,536"),
     ({"x" * MEGABYTE: 1}, "invalid_where", "is not a field name", ""),
+    ({"year": {"$get": 1}}, "invalid_where", "field 'year': unknown operator '$get'", "Did you mean '$gt'?"),
+    ({"id": "d1"}, "unknown_field", "unknown field 'id'", "Did you mean 'document_id'?"),
+    ("ID = 'd1'", "unknown_field", "unknown field 'ID'", "Did you mean 'document_id'?"),
     ({"year": {"$" + "x" * MEGABYTE: 1}}, "invalid_where", "unknown operator '$xxx", "Known here"),
     (
         {"$or": [{"year": year} for year in range(90_000)]},
@@ -192,6 +195,19 @@ def test_the_command_line_refuses_it(store, where, code, says, remedy):
     told = " ".join(done.stderr.split())
     assert says in told
     assert remedy in told
+
+
+@pytest.mark.parametrize("where", ['{"year": 1990}', ' {"year": {"$gte": 1990}}', "{"])
+def test_json_in_a_string_is_told_from_an_object(store, http, where):
+    says = "Give an expression in JSON as an object (in Python, a dict), not as a string."
+    with pytest.raises(WhereError) as caught:
+        store.count(where)
+    assert caught.value.code == "invalid_where"
+    assert caught.value.remedy.endswith(says)
+    assert http.post("/v1/count", json={"where": where}).json()["remedy"].endswith(says)
+    with pytest.raises(WhereError) as caught:
+        store.count("yaer = {")
+    assert says not in caught.value.remedy
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), np.float64("nan"), -np.inf])

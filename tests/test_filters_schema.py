@@ -43,6 +43,13 @@ def test_an_unknown_name_gets_the_nearest_one():
         Schema({f"field{number}": FieldType.INT64 for number in range(100)})["q"]
 
 
+def test_a_documents_id_is_called_so_in_full():
+    schema = Schema({"ids": FieldType.STRING, "document_id": FieldType.STRING})
+    for name in ("id", "ID"):
+        with pytest.raises(UnknownFieldError, match="Did you mean 'document_id'"):
+            schema[name]
+
+
 @pytest.mark.parametrize(
     ("written", "known"),
     [
