@@ -20,11 +20,12 @@ FAILED = 1
 WRONG_USE = 2
 STOPPED = 130
 
-# Errors that a caller makes, whichever part finds them: a recipe, a store on disk, or a server.
+# Errors that a caller makes, whichever part finds them: a recipe, a store on disk, or a server. That a vector
+# is invalid is none here: vectors come from files, and a file that cannot be used is a failure.
 _WRONG_USE_CODES = frozenset(
     {
         *("config_error", "config_syntax", "unknown_key", "invalid_value", "invalid_filter"),
-        *("invalid_where", "unknown_field", "wrong_type", "invalid_search", "invalid_vector"),
+        *("invalid_where", "unknown_field", "wrong_type", "invalid_search"),
         *("empty_query", "limit_exceeded", "invalid_request", "unsupported_mode", "unsupported_option"),
     }
 )

@@ -169,18 +169,18 @@ class TestTune:
         assert "names no encoder" in done.stderr
 
     @pytest.mark.parametrize(
-        ("array", "message"),
+        ("array", "code", "message"),
         [
-            (np.ones((LEAST_QUERIES - 1, DIMENSION)), "too few"),
-            (np.ones((30, 5)), "dimensions"),
-            (np.zeros((30, DIMENSION)), "query vector 0 is zero"),
-            (np.ones((30, DIMENSION), int), "floats"),
+            (np.ones((LEAST_QUERIES - 1, DIMENSION)), 2, "too few"),
+            (np.ones((30, 5)), 1, "dimensions"),
+            (np.zeros((30, DIMENSION)), 1, "query vector 0 is zero"),
+            (np.ones((30, DIMENSION), int), 1, "floats"),
         ],
     )
-    def test_queries_that_are_none_are_refused(self, store, tmp_path, array, message):
+    def test_queries_that_are_none_are_refused(self, store, tmp_path, array, code, message):
         np.save(tmp_path / "q.npy", array)
         done = run("tune", store, "--queries", tmp_path / "q.npy")
-        assert done.exit_code == 2
+        assert done.exit_code == code
         assert message in done.stderr
 
     def test_no_store_is_told_and_no_folder_made(self, tmp_path):
@@ -229,7 +229,19 @@ class TestCodes:
 
     def test_few_vectors_are_refused(self, tmp_path):
         np.save(tmp_path / "v.npy", np.ones((10, 4)))
-        assert run("tune", "--codes", "--vectors", tmp_path / "v.npy").exit_code == 2
+        assert run("tune", "--codes", "--vectors", tmp_path / "v.npy").exit_code == 1
+
+    @pytest.mark.parametrize(
+        "array",
+        [None, np.ones((2_000, 4), int), np.ones(2_000), np.zeros((2_000, 4))],
+        ids=["missing", "integers", "flat", "zeros"],
+    )
+    def test_a_file_that_cannot_be_used_ends_it_as_it_ends_a_build(self, inputs, tmp_path, array):
+        if array is not None:
+            np.save(tmp_path / "v.npy", array)
+        tuned = run("tune", "--codes", "--vectors", tmp_path / "v.npy")
+        built = run("build", inputs / "r.jsonl", "--vectors", tmp_path / "v.npy", "--out", tmp_path / "store")
+        assert (tuned.exit_code, built.exit_code) == (1, 1)
 
 
 class TestInspect:
