@@ -27,7 +27,8 @@ from compactds.clients.evaluation.measures import DEFAULT_MEASURES
 from compactds.configs.recipe import EncoderConfig, Passages, Recipe, Source
 from compactds.datastore import Datastore
 from compactds.datastore.encoders import Encoder
-from compactds.indexer.build import BuildResult, build
+from compactds.indexer.build import build
+from compactds.indexer.build_result import BuildResult
 
 
 def main(arguments: Sequence[str] | None = None, encoder: Encoder | None = None) -> None:

@@ -16,7 +16,7 @@ from compactds.cli.progress import progress
 if TYPE_CHECKING:
     from compactds.configs.recipe import Recipe
     from compactds.datastore.encoders import Encoder
-    from compactds.indexer.build import BuildResult
+    from compactds.indexer.build_result import BuildResult
     from compactds.indexer.embedding_cache import CacheOptions
     from compactds.indexer.execution import Executor
 

@@ -14,7 +14,7 @@ from compactds.cli.progress import progress
 if TYPE_CHECKING:
     from compactds.configs.recipe import Recipe
     from compactds.datastore.manifest import Manifest
-    from compactds.indexer.build import BuildResult
+    from compactds.indexer.build_result import BuildResult
 
 SHOWN_STOPS = 5
 """Of files that would stop a build, so many are named."""

@@ -25,7 +25,8 @@ from compactds.indexer.adding_recipe import recipe_for_adding
 from compactds.indexer.assembling import Assembly
 from compactds.indexer.attribute_types import Kind, resolve
 from compactds.indexer.attributes import MAX_FIELDS, with_article
-from compactds.indexer.build import BuildRun, Outcome
+from compactds.indexer.build_result import Outcome
+from compactds.indexer.build_run import BuildRun
 from compactds.indexer.damage import check_undamaged
 from compactds.indexer.deleting import held_rows, with_deleted
 from compactds.indexer.disk import disk_errors

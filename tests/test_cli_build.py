@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from compactds.cli.main import app
 from compactds.configs.recipe import EncoderConfig
-from compactds.indexer.build import BuildResult, ReplacedStore
+from compactds.indexer.build_result import BuildResult, ReplacedStore
 from compactds.indexer.embedding_cache import CacheOptions
 
 build_module = importlib.import_module("compactds.indexer.build")

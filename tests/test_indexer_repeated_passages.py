@@ -289,7 +289,7 @@ def test_other_passages_of_the_same_documents_are_compared_anew(tmp_path, corpus
     longer = wanted.model_copy(update={"passages": wanted.passages.model_copy(update={"words": 300})})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compactds.indexer.build.encode_shards", _interrupt)
+        patch.setattr("compactds.indexer.build_run.encode_shards", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             build(wanted, tmp_path / "store", encoder=encoder)
     build(longer, tmp_path / "store", encoder=encoder)
