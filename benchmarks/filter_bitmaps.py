@@ -31,8 +31,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from compactds.datastore.attributes import ROWS_PER_GROUP, AttributeColumns, SegmentFilter, arrow_schema
+from compactds.datastore.attributes import ROWS_PER_GROUP, AttributeColumns, arrow_schema
 from compactds.datastore.facets import count_values
+from compactds.datastore.segment_filter import SegmentFilter
 from compactds.filters import Expression, FieldType, Schema, evaluate, parse_where, to_sql
 
 SCHEMA = Schema(

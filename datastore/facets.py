@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from compactds.datastore.attributes import SegmentFilter
 from compactds.datastore.bitmaps import Bitmap
 from compactds.datastore.columns import Column, Counts, ListColumn, ScalarColumn
 from compactds.datastore.columns_values import Codes
 from compactds.datastore.segment import Segment
+from compactds.datastore.segment_filter import SegmentFilter
 
 Counted = dict[Any, int]
 

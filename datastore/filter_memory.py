@@ -10,8 +10,9 @@ from typing import Any
 
 from compactds.datastore.ann.list_map import REMEMBERED_FILTERS, SAMPLED_ROWS
 from compactds.datastore.ann.narrowed import limit_bytes
-from compactds.datastore.attributes import AttributeColumns, columns_limit_bytes, results_limit_bytes
+from compactds.datastore.attributes import AttributeColumns
 from compactds.datastore.manifest import IndexRecord, SegmentRecord
+from compactds.datastore.segment_filter import columns_limit_bytes, results_limit_bytes
 from compactds.filters.schema import Schema
 
 PARAMETERS_BYTES = 5_000

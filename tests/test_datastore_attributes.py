@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compactds.datastore.attributes import AttributeColumns, SegmentFilter, arrow_schema
+from compactds.datastore.attributes import AttributeColumns, arrow_schema
 from compactds.datastore.bitmaps_cache import ByteLimitedCache
 from compactds.datastore.errors import DamagedStoreError, StoreError
+from compactds.datastore.segment_filter import SegmentFilter
 from compactds.filters import Expression, FieldType, Schema, WhereError, field, parse_where
 from compactds.filters.limits import MAX_IN_VALUES
 from compactds.filters.where import Or

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from compactds.configs.recipe import recipe_for
 from compactds.datastore import Datastore
 from compactds.datastore.ann import narrowed
-from compactds.datastore.attributes import AttributeColumns, SegmentFilter
+from compactds.datastore.attributes import AttributeColumns
 from compactds.datastore.facets import count_values
+from compactds.datastore.segment_filter import SegmentFilter
 from compactds.filters import (
     FieldType,
     Schema,
