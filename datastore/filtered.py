@@ -5,7 +5,7 @@ other topics, makes it look where it would not without. So a search begins with 
 leaves rows near the query. If it leaves fewer there than elsewhere, the search looks at where the best rows
 were found: unless they are among the nearest of the allowed rows met, others are likely beyond, and more
 lists are searched. Where that would be a large part of them, all are, or every allowed row is scored if
-that costs less. All lists of a small index are searched at once.
+that costs less; in a small index at once.
 """
 
 import math
@@ -45,7 +45,8 @@ MOST_SCORED = 0.3
 MOST_OF_LISTS = 0.3
 """Where more lists than this part of them would have to be searched, all are, or every allowed row is scored
 if that costs less."""
-SMALL_ROWS, SMALL_SHARE = 100_000, 0.3
+SMALL_ROWS = 100_000
+SMALL_SHARE = 0.3
 """In an index of so few rows that is done at once, under a filter that leaves no more than this share of
 them, and less near the query than elsewhere: to look further later would cost as much again."""
 
@@ -119,6 +120,8 @@ class FilteredSearch:
         small = self._index.rows <= SMALL_ROWS and counts.share <= SMALL_SHARE
         if small and not alike and most_depth is not None and self._is_large_part(first):
             lists = self._index.lists
+            if self._is_dearer(plan, lists, usual):
+                return None
         exact = query if deciding is None else deciding
         found = Found(exact[0], k, self._vectors, two=deciding is not None)
         while True:
@@ -139,7 +142,7 @@ class FilteredSearch:
             lists = self._index.effort_from(FURTHER * lists)
             if most_depth is not None and self._is_large_part(lists):
                 lists = self._index.lists
-            if self._index.worth(lists) + plan.score_rows * _candidates(plan, lists, usual) > plan.most_rows:
+            if self._is_dearer(plan, lists, usual):
                 return None
         self._narrowed.searched(counts.use, allowed.bits, counts.allowed)
         return (found.scores, found.rows, found.scored) if len(found.rows) == k else None
@@ -147,6 +150,11 @@ class FilteredSearch:
     def _is_large_part(self, lists: int) -> bool:
         """Tell whether so many lists are so large a part that all had better be searched."""
         return lists > MOST_OF_LISTS * self._index.lists
+
+    def _is_dearer(self, plan: Plan, lists: int, usual: int) -> bool:
+        """Tell whether to search so many lists costs more than to score every allowed row."""
+        scoring = plan.score_rows * _candidates(plan, lists, usual)
+        return self._index.worth(lists) + scoring > plan.most_rows
 
     def _look(self, found: Found, probe: Probe, counts: ListCounts, lists: int, candidates: int) -> None:
         """Score what the nearest lists propose that were not looked at before: so many rows at most."""

@@ -302,6 +302,30 @@ class TestTables:
         )
         return SimpleNamespace(bucket=bucket, ours=ours, system=system, measured=measured)
 
+    def test_times_are_compared_with_unfiltered_queries_asked_the_same_and_finding_as_much(
+        self, part, systems
+    ):
+        tables, cases = part("fanns.tables"), part("fanns.cases")
+        ours, measured = systems.ours, systems.measured
+        ours.measured[cases.UNFILTERED] = [measured(0.9, 1.0), measured(0.97, 2.0), measured(1.0, 8.0)]
+        rows = {name: cells for name, *cells in tables.time_rows(ours)}
+        assert rows["p50 ms"] == ["3.000", "3.000", "0.1 range none"]
+        assert rows["× an unfiltered query"][:2] == ["3.00", "3.00"]
+        assert rows["× an unfiltered query of the bucket's recall"][:2] == ["1.50", "1.50"]
+        assert rows["× an unfiltered query, filter not seen before"][0] == "5.00"
+        assert rows["buckets over 2 × an unfiltered query of the bucket's recall"][0] == "0"
+        for plan, shape, recall in (("lists", "equality", 0.8), ("exact", "contains", 1.0)):
+            other = cases.Bucket(0.2, shape, "none")
+            ours.measured[other], ours.filter_ms[other] = [measured(recall, 2.1, plan)], {"first_ms": 0.0}
+        rows = {name: cells for name, *cells in tables.time_rows(ours)}
+        assert tables.searched_recall(ours) == pytest.approx(
+            0.88
+        )  # of 0.96 and 0.8: what is exact is left out
+        assert rows["× an unfiltered query of all buckets' recall"][:2] == ["2.10", "3.00"]
+        assert rows["× an unfiltered query of the bucket's recall"][:2] == ["1.50", "2.10"]
+        assert rows["buckets over 2 × an unfiltered query of all buckets' recall"][0] == "3"
+        assert rows["buckets over 2 × an unfiltered query of the bucket's recall"][0] == "1"
+
     def test_regret_is_against_the_fastest_plan_that_reaches_the_recall(self, part, systems):
         assert part("fanns.tables").regret(systems.ours, systems.bucket, 0.95) == pytest.approx(1.5)
 

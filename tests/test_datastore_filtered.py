@@ -232,6 +232,13 @@ def test_a_small_index_has_all_lists_searched_at_once_where_a_filter_goes_agains
     assert len(asked) == steps
     assert (asked[0] == index.lists) == (steps == 1 and excluded > 0)
     assert recall([one], wide, wide[7:8], mask) == 1.0
+    asked.clear()
+    search.best(wide[7:8], 10, replace(strict, misses=None), Bitmap.from_mask(mask))
+    assert asked[0] < index.lists  # an effort that was asked for is kept to
+    asked.clear()
+    dear = search.best(wide[7:8], 10, replace(strict, most_rows=ROWS - 1), Bitmap.from_mask(mask))
+    assert (dear is None) == (excluded > 0)  # all is scored instead, before any list is looked at
+    assert len(asked) == (1 if not excluded or steps == 2 else 0)
     monkeypatch.setattr(filtered, "SMALL_ROWS", ROWS - 1)
     asked.clear()
     search.best(wide[7:8], 10, strict, Bitmap.from_mask(mask))
