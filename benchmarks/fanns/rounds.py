@@ -113,7 +113,8 @@ def take_rounds(
 ) -> None:
     """Time the chosen settings of all systems on the first `timed` cases of each bucket.
 
-    Each case is asked for `warm_up` seconds before, as a filter is that an application uses all the time.
+    Each case is asked for `warm_up` seconds before, as a filter is that an application uses all the time;
+    so is each unfiltered query, which finds the processor's caches as filled.
     Buckets and systems come in another order in every round. The unfiltered queries come again and again
     within a round, so that what they are compared with is measured at the same time.
     """
@@ -130,9 +131,8 @@ def take_rounds(
                 if bucket == UNFILTERED:  # others each time
                     some = min(len(buckets[bucket]), UNFILTERED_QUERIES)
                     numbers = draw.sample(buckets[bucket], some)
-                seconds = 0.0 if bucket == UNFILTERED else warm_up
                 for system, one in draw.sample(turns, len(turns)):
-                    time_turn(system, one, numbers, repeats, seconds)
+                    time_turn(system, one, numbers, repeats, warm_up)
 
 
 def time_turn(system: System, one: Measured, numbers: Sequence[int], repeats: int, warm_up: float) -> None:
