@@ -48,7 +48,8 @@ if that costs less."""
 SMALL_ROWS = 100_000
 SMALL_SHARE = 0.3
 """In an index of so few rows that is done at once, under a filter that leaves no more than this share of
-them, and less near the query than elsewhere: to look further later would cost as much again."""
+them, and less near the query than elsewhere: to look further later would cost as much again. As few such
+queries need all lists, candidates grow by no more than the root of what they grow by in steps."""
 
 
 class Found:
@@ -116,10 +117,11 @@ class FilteredSearch:
         lists = self._index.effort_at(share, plan.effort)
         most_depth = None if plan.misses is None else _depth_for(plan.misses / k)
         first = lists
-        usual = first if deciding is None else max(1, plan.effort)
+        usual: float = first if deciding is None else max(1, plan.effort)
         small = self._index.rows <= SMALL_ROWS and counts.share <= SMALL_SHARE
         if small and not alike and most_depth is not None and self._is_large_part(first):
             lists = self._index.lists
+            usual = usual if deciding is not None else math.sqrt(first * lists)
             if self._is_dearer(plan, lists, usual):
                 return None
         exact = query if deciding is None else deciding
@@ -151,7 +153,7 @@ class FilteredSearch:
         """Tell whether so many lists are so large a part that all had better be searched."""
         return lists > MOST_OF_LISTS * self._index.lists
 
-    def _is_dearer(self, plan: Plan, lists: int, usual: int) -> bool:
+    def _is_dearer(self, plan: Plan, lists: int, usual: float) -> bool:
         """Tell whether to search so many lists costs more than to score every allowed row."""
         scoring = plan.score_rows * _candidates(plan, lists, usual)
         return self._index.worth(lists) + scoring > plan.most_rows
@@ -211,7 +213,7 @@ def _depth_for(misses: float) -> float:
     return -1 / math.log(max(LEAST_MISSES, EXPECTED_MISSES * min(misses, 1.0)))
 
 
-def _candidates(plan: Plan, lists: int, usual: int) -> int:
+def _candidates(plan: Plan, lists: int, usual: float) -> int:
     """Return how many rows are scored of so many lists: of the usual number of them, as many as planned.
 
     What is found further out, past a crowd that the filter excludes, lies close together, so that codes tell
