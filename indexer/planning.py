@@ -38,7 +38,7 @@ from compactds.indexer.pipeline import Documents, Pipeline, filter_steps, source
 from compactds.indexer.progress import LoggedProgress, Progress, SilentProgress
 from compactds.indexer.reading import ReadTask
 from compactds.indexer.sampling import Sample, choose_sample, estimate_records, find_stops, known_records
-from compactds.indexer.sources import InputFile, SourceOptions, list_input_files
+from compactds.indexer.sources import SourceOptions, list_input_files
 from compactds.indexer.workspace import Workspace
 
 SAMPLED_DOCUMENTS = 500
@@ -144,9 +144,10 @@ def sample_corpus(
     sources = source_options(recipe)
     files = [list_input_files(options) for options in sources]
     shown.stage("counting", None)
-    counts = own_counts = [estimate_records(*source) for source in zip(sources, files, strict=True)]
+    counts = [estimate_records(options, found) for options, found in zip(sources, files, strict=True)]
+    told = counts
     if recipe.vectors is not None and len(counts) == 1:
-        counts = [RecordCount(len(open_given_vectors(recipe.vectors)), counted=True)]  # one for each record
+        told = [RecordCount(len(open_given_vectors(recipe.vectors)), counted=True)]  # one for each record
     samplers = [replace(options, skip_invalid=True, max_documents=None) for options in sources]
     with TemporaryDirectory(prefix="compactds-") as folder:
         workspace, _ = Workspace.open(Path(folder), "plan", "plan")
@@ -157,7 +158,7 @@ def sample_corpus(
         documents = _read_sample(pipeline, workspace, sources, chosen)
         stops = tuple(str(stop) for stop in find_stops(workspace, sources, chosen.tasks))
         if recipe.vectors is not None and not stops:
-            _check_rows(recipe.vectors, sources, files, own_counts, chosen, pipeline.ledger)
+            _check_rows(recipe.vectors, sources, counts, chosen, pipeline.ledger)
         options = passage_options(recipe)
         measures = () if recipe.has_vectors else tuple(encoders)
         passages = pipeline.passages(documents, options, measures)
@@ -172,10 +173,10 @@ def sample_corpus(
     rows = pa.concat_tables(tables)
     read = sum(line.documents + line.rejected for line in pipeline.ledger.sources)
     return Corpus(
-        records=round(sum(count.records for count in counts)),
-        passages=_passages(counts, pipeline.ledger),
-        counted=all(count.counted for count in counts),
-        exact=all(count.counted for count in counts) and recipe.has_vectors and not recipe.filters,
+        records=round(sum(count.records for count in told)),
+        passages=_passages(told, pipeline.ledger),
+        counted=all(count.counted for count in told),
+        exact=all(count.counted for count in told) and recipe.has_vectors and not recipe.filters,
         sampled_documents=read,
         sampled_passages=passages.total,
         passage_bytes=_compressed_bytes(rows) + BYTES_PER_PASSAGE,
@@ -248,7 +249,6 @@ def _read_sample(
 def _check_rows(
     vectors: Path,
     sources: Sequence[SourceOptions],
-    files: Sequence[Sequence[InputFile]],
     counts: Sequence[RecordCount],
     sample: Sample,
     ledger: Ledger,
@@ -258,10 +258,9 @@ def _check_rows(
     Nothing is said where it is not known how many records there are.
     """
     records = 0
-    for number, (options, found, count) in enumerate(zip(sources, files, counts, strict=True)):
-        tasks = [task for task in sample.tasks if task.source == number]
-        line = ledger.sources[number]
-        known = known_records(options, found, count, tasks, line.documents + line.rejected)
+    for number, (options, count, line) in enumerate(zip(sources, counts, ledger.sources, strict=True)):
+        read = line.documents + line.rejected
+        known = known_records(options, count, read, has_all=sample.has_all(number, read))
         if known is None:
             return
         records += known

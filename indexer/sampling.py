@@ -23,15 +23,27 @@ TYPICAL_RECORD_BYTES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Hold the tasks that read a sample, and how many files there are."""
+    """Hold the tasks that read a sample, and how many files each source has."""
 
     tasks: tuple[ReadTask, ...]
-    all_files: int
+    files_of_sources: tuple[int, ...]
 
     @property
     def files(self) -> int:
         """Return how many files are looked at."""
         return sum(len(task.files or ()) for task in self.tasks)
+
+    @property
+    def all_files(self) -> int:
+        """Return how many files there are."""
+        return sum(self.files_of_sources)
+
+    def has_all(self, source: int, read: int) -> bool:
+        """Tell whether the tasks, which read so many records of a source, came to the end of each file."""
+        tasks = [task for task in self.tasks if task.source == source]
+        return len(tasks) == self.files_of_sources[source] and all(
+            _is_single(task) or task.limit is None or read < task.limit for task in tasks
+        )
 
 
 def choose_sample(
@@ -51,7 +63,7 @@ def choose_sample(
             [(None, wanted)] if options.is_hub_dataset else _shares(options, files[source], wanted)
         )
     ]
-    return Sample(tuple(tasks), sum(map(len, files)))
+    return Sample(tuple(tasks), tuple(map(len, files)))
 
 
 def _shares(
@@ -118,31 +130,24 @@ def estimate_records(options: SourceOptions, files: Sequence[InputFile]) -> Reco
         return RecordCount(min(total, options.max_documents or total), counted=False)
 
 
-def known_records(
-    options: SourceOptions,
-    files: Sequence[InputFile],
-    count: RecordCount,
-    tasks: Sequence[ReadTask],
-    read: int,
-) -> int | None:
+def known_records(options: SourceOptions, count: RecordCount, read: int, *, has_all: bool) -> int | None:
     """Return how many records a build reads of a source; None if neither its count nor a sample tells.
 
-    `tasks` have read so many of its records, and all there are if they are about every file and stopped in
-    none. Of more than `max_documents`, a build that leaves out records reads as many more, which none knows.
+    `read` are those of the sample; `has_all` tells that there are no more. A build that leaves out records
+    leaves out the rest of a damaged file as one, which no count sees, and of more than `max_documents` reads
+    as many more, which none knows.
     """
-    whole = len(tasks) == len(files) and all(_reads_whole(task, read) for task in tasks)
-    if not (whole or count.counted):
-        return None
-    records, most = read if whole else round(count.records), options.max_documents
-    if most is None or records < most:
-        return records
-    return None if options.skip_invalid else most
+    most = options.max_documents
+    if options.skip_invalid:
+        return read if has_all and (most is None or read < most) else None
+    if has_all:
+        return read if most is None else min(read, most)
+    return round(count.records) if count.counted else None
 
 
-def _reads_whole(task: ReadTask, read: int) -> bool:
-    """Tell whether a task reads its file to the end if no more records were read of all files."""
-    single = task.files is not None and task.files[0].format in DOCUMENT_FORMATS
-    return single or task.limit is None or read < task.limit
+def _is_single(task: ReadTask) -> bool:
+    """Tell whether a task reads a file that is one document."""
+    return task.files is not None and task.files[0].format in DOCUMENT_FORMATS
 
 
 def find_stops(

@@ -154,6 +154,31 @@ class TestPlans:
         lenient = recipe_for([str(tmp_path / "r.jsonl")], {**overrides, "skip_invalid": True})
         assert sample_corpus(lenient).records == 1_200
 
+    def test_what_a_damaged_file_has_is_not_known_where_records_are_left_out(self, tmp_path):
+        """A build counts the damage as one record and leaves out the rest, which no number of rows tells."""
+        texts = [f"light of star {number}" for number in range(4_000)]
+        pq.write_table(pa.table({"text": texts}), tmp_path / "r.parquet", row_group_size=1_024)
+        data = (tmp_path / "r.parquet").read_bytes()
+        third = pq.read_metadata(tmp_path / "r.parquet").row_group(2).column(0).data_page_offset
+        (tmp_path / "r.parquet").write_bytes(data[:third] + b"\xff" * 64 + data[third + 64 :])
+        np.save(tmp_path / "v.npy", np.ones((2_049, 8), np.float32))
+        overrides = {"vectors": str(tmp_path / "v.npy"), "skip_invalid": True}
+        recipe = recipe_for([str(tmp_path / "r.parquet")], overrides)
+        assert build(recipe, tmp_path / "store").passages == 2_048
+        assert sample_corpus(recipe).records == 2_049
+        np.save(tmp_path / "v.npy", np.ones((4_000, 8), np.float32))
+        with pytest.raises(BuildError, match="the sources 2,049 records"):
+            sample_corpus(recipe, sample=2_050)  # which reads all there is
+
+    @pytest.mark.parametrize("lenient", [False, True])
+    def test_a_sample_of_some_files_is_none_of_everything(self, given, tmp_path, lenient):
+        (tmp_path / "texts").mkdir()
+        for number in range(30):
+            (tmp_path / "texts" / f"{number:02}.txt").write_text("light")
+        np.save(tmp_path / "v.npy", np.ones((30, 8), np.float32))
+        overrides = {"vectors": str(tmp_path / "v.npy"), "skip_invalid": lenient}
+        assert sample_corpus(recipe_for([str(tmp_path / "texts")], overrides), sample=10).records == 30
+
     def test_records_that_stop_a_build_are_told_before_vectors_that_do_not_fit(self, given, tmp_path):
         with (tmp_path / "r.jsonl").open("r+") as file:
             file.write("x")
