@@ -84,21 +84,23 @@ def _head_lines(file: InputFile) -> tuple[int, int, bool]:
 
     Blank lines do not count: they are no records.
     """
-    lines, begun, start = 0, False, codecs.BOM_UTF8
+    lines, begun = 0, b""  # of the line that goes on, whether there is something in it: a byte, or none
     try:
         with file.path.open("rb") as raw:
             codec = _CODECS.get(file.path.suffix.lower())
             stream = raw if codec is None else pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec)
-            while block := stream.read(_READ_BYTES):
-                first, *others = map(bool, map(bytes.strip, block.removeprefix(start).split(b"\n")))
-                *ended_lines, begun = begun or first, *others
-                lines, start = lines + sum(ended_lines), b""
+            block = stream.read(_READ_BYTES).removeprefix(codecs.BOM_UTF8)
+            while block:
+                *whole, last = (begun + block).split(b"\n")
+                lines += sum(map(bool, map(bytes.strip, whole)))
+                begun = last.strip()[:1]
                 if raw.tell() >= HEAD_BYTES:
                     break
+                block = stream.read(_READ_BYTES)
             used, ended = raw.tell(), not block
     except OSError as error:
         raise unreadable(file.path, error) from None
-    return lines + (ended and begun), max(1, used), ended
+    return lines + (ended and bool(begun)), max(1, used), ended
 
 
 def _parquet_rows(file: InputFile) -> int:
@@ -110,6 +112,10 @@ def _parquet_rows(file: InputFile) -> int:
 
 def _json_records(file: InputFile) -> int:
     """Return how many records a .json file has; why some cannot be read, the build will tell."""
-    unreadable_records: list[RecordError] = []
-    usable = sum(1 for _ in read_json(file, lambda error, _: unreadable_records.append(error)))
-    return usable + len(unreadable_records)
+    unusable = 0
+
+    def count(_error: RecordError, _raw: str) -> None:
+        nonlocal unusable
+        unusable += 1
+
+    return sum(1 for _ in read_json(file, count)) + unusable

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +49,15 @@ class TestCounting:
     def test_records_that_cannot_be_used_are_records(self, tmp_path):
         (tmp_path / "a.json").write_text('[{"text": "x"}, 7, {"text": "y"}, nothing]')
         assert count(tmp_path / "a.json").records == 4
+
+    def test_what_cannot_be_used_is_not_held(self, tmp_path):
+        (tmp_path / "a.json").write_text(json.dumps(["x" * 10_000] * 2_000))
+        tracemalloc.start()
+        try:
+            assert count(tmp_path / "a.json").records == 2_000
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000  # of 20
+        finally:
+            tracemalloc.stop()
 
     def test_those_of_large_files_are_estimated(self, tmp_path, monkeypatch):
         monkeypatch.setattr(counting, "HEAD_BYTES", 20_000)
