@@ -100,7 +100,8 @@ def report(error: Exception, *, debug: bool, store: object = None) -> int:
         if store is not None:
             remedy = remedy.replace("`compactds verify`", f"`compactds verify {shlex.quote(str(store))}`")
         warn(runnable(clean(remedy)))
-    _tell_notes(error)
+    if not debug:  # the traceback has them
+        _tell_notes(error)
     return code
 
 

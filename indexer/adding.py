@@ -29,7 +29,6 @@ from compactds.indexer.build_result import Outcome
 from compactds.indexer.build_run import BuildRun
 from compactds.indexer.damage import check_undamaged
 from compactds.indexer.deleting import held_rows, with_deleted
-from compactds.indexer.disk import disk_errors
 from compactds.indexer.dropped import DROPS_SCHEMA
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.errors import AttributeTypeError, BuildError, HeldIdError
@@ -112,7 +111,7 @@ def add(
     """
     started = time.perf_counter()
     recipe_for_adding(read_manifest(store), sources, overrides)  # what cannot be is refused before a lock
-    with locked(store), disk_errors(store):
+    with locked(store):
         manifest = read_manifest(store)
         check_undamaged(store, manifest)
         recipe = recipe_for_adding(manifest, sources, overrides)

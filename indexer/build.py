@@ -7,7 +7,6 @@ from compactds.configs.recipe import Recipe
 from compactds.datastore.encoders import Encoder
 from compactds.indexer.build_result import BuildResult, build_result
 from compactds.indexer.build_run import BuildRun
-from compactds.indexer.disk import disk_errors
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.execution import Executor, LocalExecutor
 from compactds.indexer.progress import LoggedProgress, Progress
@@ -40,7 +39,7 @@ def build(
     work to go on with, a note of the error says where it is kept.
     """
     started = time.perf_counter()
-    with locked(out), disk_errors(out):
+    with locked(out):
         run = BuildRun(
             recipe,
             out,

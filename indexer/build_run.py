@@ -20,7 +20,7 @@ from compactds.indexer.assembling import Assembly, assemble_rows, build_index, m
 from compactds.indexer.build_keys import keys_of
 from compactds.indexer.build_result import Outcome, replaced_store
 from compactds.indexer.bundles import bundled, load_build_encoder, publish_bundles, remove_old_bundles
-from compactds.indexer.disk import remove_leftovers
+from compactds.indexer.disk import disk_errors, remove_leftovers
 from compactds.indexer.embedding_cache import CacheOptions
 from compactds.indexer.encoder_names import check_encoders, encoder_configs
 from compactds.indexer.encoding import EncodingCount, Spread, encode_shards
@@ -50,7 +50,7 @@ from compactds.indexer.recipe_files import file_names, portable
 from compactds.indexer.revisions import Revision, pinned, unchanging
 from compactds.indexer.sources import list_input_files
 from compactds.indexer.spread_encoding import spread_encoding
-from compactds.indexer.workspace import ENCODERS_FOLDER, WORK_FOLDER, Workspace, note_work
+from compactds.indexer.workspace import ENCODERS_FOLDER, WORK_FOLDER, Workspace, noting_work
 
 
 class BuildRun:
@@ -80,17 +80,17 @@ class BuildRun:
         self._sources = source_options(recipe)
         self._files = [list_input_files(options) for options in self._sources]
         self._revisions: list[Revision] = []
-        self._documents_key: str | None = None
+        self._resumable: str | None = None
+        """The key of the documents, while an error leaves work that the same build goes on with."""
 
     def run(self) -> Outcome:
         """Run all stages that are not done yet; an error has a note of where the work done is kept."""
-        try:
+        with noting_work(self._out / WORK_FOLDER, self._holds_work), disk_errors(self._out):
             return self._run()
-        except BaseException as error:
-            workspace = Workspace(self._out / WORK_FOLDER)
-            if self._documents_key is not None and workspace.holds_work(self._documents_key):
-                note_work(error, workspace.root, "the sources have")
-            raise
+
+    def _holds_work(self) -> bool:
+        workspace = Workspace(self._out / WORK_FOLDER)
+        return self._resumable is not None and workspace.holds_work(self._resumable)
 
     def _run(self) -> Outcome:
         steps = filter_steps(self._recipe)
@@ -103,7 +103,7 @@ class BuildRun:
             return Outcome(existing, {}, resumed=False, unchanged=True)
         if existing is not None and not self._undoes_growth:
             check_not_grown(self._out, existing)
-        self._documents_key = documents_key
+        self._resumable = documents_key
         self._check_encoders()
         if existing is not None:
             self._tell_of_replacing(existing)
@@ -139,6 +139,8 @@ class BuildRun:
         lists = write_lists(workspace, writer.folder)
         record = build_index(workspace, assembly, writer, account, lists, pipeline.ledger, self._progress)
         manifest = self._publish(workspace, assembly, record, key, existing)
+        self._resumable = None
+        remove_old_bundles(self._out, manifest)
         workspace.clear()
         remove_leftovers(self._out)
         return Outcome(manifest, account, resumed=resumed, unchanged=False, replaced=existing)
@@ -200,9 +202,7 @@ class BuildRun:
             recipe={"key": key, "resolved": portable(self._recipe), "files": file_names(self._recipe)},
             encoder_files=publish_bundles(workspace, self._out, (assembly.encoder, assembly.exact_encoder)),
         )
-        published = publish(self._out, workspace.segment, manifest, replaces=existing)
-        remove_old_bundles(self._out, published)
-        return published
+        return publish(self._out, workspace.segment, manifest, replaces=existing)
 
     def _keys(self) -> tuple[str, str]:
         """Return the key of the whole build, and that of the documents alone."""
@@ -235,6 +235,7 @@ class BuildRun:
             encoders = {"exact": encoders["ann"]}
         fingerprints = {role: encoder.spec.fingerprint for role, encoder in encoders.items()}
         if workspace.read_state("encoders") not in (None, fingerprints):
+            self._resumable = None  # nothing goes on while that is there
             raise BuildError(
                 "the encoder has changed since this build was interrupted.",
                 value=fingerprints,

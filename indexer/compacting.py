@@ -43,7 +43,7 @@ from compactds.indexer.progress import LoggedProgress, Progress
 from compactds.indexer.reading import REJECTS_FILE
 from compactds.indexer.removals import REMOVED_FILE, REMOVED_SCHEMA, join_files
 from compactds.indexer.repredicting import with_memory_of
-from compactds.indexer.workspace import Workspace, build_key, locked, note_work, write_npy
+from compactds.indexer.workspace import Workspace, build_key, locked, noting_work, write_npy
 
 ROWS_AT_ONCE = 4_096
 LEAST_CLUSTERED_ROWS = 16
@@ -88,18 +88,14 @@ def compact(
     """
     started = time.perf_counter()
     read_manifest(store)  # where there is no store, nothing is made
-    with locked(store), disk_errors(store):
+    with locked(store):
         manifest = read_manifest(store)
         check_undamaged(store, manifest)
         published, resumed = manifest, False
         if len(manifest.segments) > 1 or any(record.deletions for record in manifest.segments):
             run = _Compaction(store, manifest, memory_bytes, progress or LoggedProgress())
-            try:
+            with noting_work(store / COMPACT_FOLDER, run.holds_work), disk_errors(store):
                 published, resumed = run.run()
-            except BaseException as error:
-                if run.holds_work():
-                    note_work(error, store / COMPACT_FOLDER, "the store has")
-                raise
         remove_leftovers(store)
     return CompactResult(
         path=store,

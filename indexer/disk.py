@@ -21,7 +21,7 @@ LEAST_FREE_BYTES = 1 << 20
 
 @contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """Turn errors of a full disk into one that says what to do; nothing built so far is lost.
+    """Turn errors of a full disk into one that says what to do.
 
     Libraries tell of it in their own ways, or not at all: what fails when nothing is left fails by that.
     """
@@ -31,8 +31,6 @@ def disk_errors(out: Path) -> Iterator[None]:
         told = _disk_error(out, error)
         if told is None:
             raise
-        for note in getattr(error, "__notes__", ()):
-            told.add_note(note)
         raise told from error
 
 
@@ -42,7 +40,7 @@ def _disk_error(out: Path, error: Exception) -> BuildError | None:
         return BuildError(
             f"the system does not let a file in {out} grow any further: it limits the size of files.",
             value=str(out),
-            remedy="Raise the limit (ulimit -f) and run the same command again: it goes on from there.",
+            remedy="Raise the limit (ulimit -f) and run the same command again.",
         )
     free = shutil.disk_usage(out).free
     told = getattr(error, "errno", None) in NO_SPACE or any(words in str(error) for words in FULL_DISK)
@@ -50,7 +48,7 @@ def _disk_error(out: Path, error: Exception) -> BuildError | None:
         return BuildError(
             f"no space left on the disk of {out} ({free:,} bytes free).",
             value=free,
-            remedy="Free some space and run the same command again: it goes on where it stopped.",
+            remedy="Free some space and run the same command again.",
         )
     return None
 

@@ -105,8 +105,7 @@ class LocalExecutor:
             raise BuildError(
                 "a worker process was ended from outside, perhaps because memory ran out.",
                 value=self.workers,
-                remedy="Free memory or give fewer --workers, and run the same command again: "
-                "it goes on where it stopped.",
+                remedy="Free memory or give fewer --workers, and run the same command again.",
             ) from error
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ from compactds.indexer.repeated_passages import drop_repeated_passages, shard_wi
 from compactds.indexer.sifting import Sieve
 from compactds.indexer.sources import Notices, SourceOptions
 from compactds.indexer.stages import run_stage
-from compactds.indexer.workspace import ShardSizes, Workspace, settled
+from compactds.indexer.workspace import READING_FOLDER, ShardSizes, Workspace, settled
 
 SHARDS = ShardSizes()
 
@@ -138,7 +138,7 @@ class Pipeline:
         """Read all sources; return the shards there are now, as tasks of the next stage."""
         self._progress.stage("reading", None)
         context = ReadContext(self._workspace.root, self._sources, SHARDS)
-        folder = self._workspace.root / "reading"
+        folder = self._workspace.root / READING_FOLDER
         results = run_stage(folder, self._executor, read_task, context, tasks, self._progress.advance)
         shards: list[FilterTask] = []
         notices = Notices()

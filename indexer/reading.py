@@ -13,7 +13,7 @@ from compactds.indexer.documents import Document, spaced_words
 from compactds.indexer.execution import Report
 from compactds.indexer.sources import InputFile, Notices, Rejection, SourceOptions, read_documents
 from compactds.indexer.sources.formats import DOCUMENT_FORMATS
-from compactds.indexer.workspace import ShardSizes, Workspace
+from compactds.indexer.workspace import READING_FOLDER, ShardSizes, Workspace
 
 REJECTS_FILE = "rejects.jsonl"
 TASK_FILES = 64
@@ -104,7 +104,7 @@ class _Reading:
         self._options = context.sources[task.source]
         self._task = task
         self._report = report
-        self._state = f"reading/{task.number:06d}.part"
+        self._state = f"{READING_FOLDER}/{task.number:06d}.part"
         self._count = ReadCount(**(self._workspace.read_state(self._state) or {}))
         self._rows = DocumentRows(context.sizes)
         self._rejects = rejects_of(self._workspace, task.number)
@@ -161,4 +161,4 @@ def raw_shard(workspace: Workspace, task: int, number: int) -> Path:
 
 def rejects_of(workspace: Workspace, task: int) -> Path:
     """Return the file that lists the records a task rejected."""
-    return workspace.root / "reading" / f"{task:06d}.rejects.jsonl"
+    return workspace.root / READING_FOLDER / f"{task:06d}.rejects.jsonl"

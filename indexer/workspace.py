@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,13 @@ WORK_FOLDER = ".build"
 LOCK_FILE = ".build.lock"
 KEY_FILE = "key.json"
 ENCODERS_FOLDER = "encoders"
+READING_FOLDER = "reading"
 SIFTING_FOLDER = "sifting"
 
 # What depends on nothing but the sources and what may enter: kept when only later settings change.
 _DOCUMENT_STAGES = frozenset(
-    {"commits.json", "reading", "documents", "filtering", SIFTING_FOLDER, "kept", "removed", "deduplicating"}
+    {"commits.json", READING_FOLDER, "documents", "filtering"}
+    | {SIFTING_FOLDER, "kept", "removed", "deduplicating"}
 )
 
 
@@ -111,16 +113,19 @@ def _strange_files(out: Path) -> list[str]:
     return sorted(names - left)
 
 
-def note_work(error: BaseException, root: Path, reads: str) -> None:
-    """Add to an error a note of where work is kept to go on with, unless it speaks of that place itself.
-
-    `reads` names what must not change meanwhile.
-    """
-    if str(root) not in str(error):
-        error.add_note(
-            f"The unfinished work is kept in {root}; the same command goes on from there "
-            f"unless {reads} changed."
-        )
+@contextmanager
+def noting_work(root: Path, holds_work: Callable[[], bool]) -> Iterator[None]:
+    """Add to whatever ends this early a note of `root`, if that holds work to go on with by then."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # what has ended it is the thing to tell
+            if holds_work():
+                error.add_note(
+                    f"What is done is kept in {root}; the same command goes on from there. "
+                    "With other input or options it may start over."
+                )
+        raise
 
 
 def build_key(facts: Mapping[str, Any]) -> str:
@@ -223,10 +228,9 @@ class Workspace:
             workspace.clear()
 
     def holds_work(self, documents_key: str) -> bool:
-        """Tell whether a build with this key of its documents has files here to go on with."""
-        if (self.read_state("key") or {}).get("documents") != documents_key:
-            return False
-        return any(path.is_file() and path.name != KEY_FILE for path in self.root.rglob("*"))
+        """Tell whether a build with this key of its documents has read some to go on with."""
+        same = (self.read_state("key") or {}).get("documents") == documents_key
+        return same and any((self.root / READING_FOLDER).glob("*.json"))
 
     def read_state(self, name: str) -> Any:
         """Return what `write_state` saved under `name`, or None."""

@@ -223,10 +223,12 @@ def test_a_build_that_fails_says_where_its_work_is_kept(tmp_path):
     (tmp_path / "records.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(5)))
     arguments = (tmp_path / "records.jsonl", "--vectors", tmp_path / "v.npy", "-o", tmp_path / "store")
     np.save(tmp_path / "v.npy", np.ones((4, 3)))
-    assert run(*arguments).stderr.splitlines()[-1] == (
-        f"The unfinished work is kept in {tmp_path}/store/.build; "
-        "the same command goes on from there unless the sources have changed."
+    note = (
+        f"What is done is kept in {tmp_path}/store/.build; the same command goes on from there. "
+        "With other input or options it may start over."
     )
+    assert run(*arguments).stderr.splitlines()[-1] == note
+    assert run(*arguments, "--debug").stderr.count(note) == 1
     np.save(tmp_path / "v.npy", np.ones((5, 3)))
     assert run(*arguments).stdout.startswith("went on and finished")
 

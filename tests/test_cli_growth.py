@@ -109,7 +109,7 @@ def test_compact_that_is_stopped_says_how_to_go_on(store, monkeypatch):
         patch.setattr("compactds.indexer.compacting.finish_segment", stop)
         done = run("compact", store)
     assert done.exit_code == 130
-    assert f"The unfinished work is kept in {store}/.compact" in done.stderr.splitlines()[-1]
+    assert f"What is done is kept in {store}/.compact" in done.stderr.splitlines()[-1]
     done = run("compact", store)
     assert "went on" in done.output
     assert "9 passages" in done.output

@@ -139,14 +139,31 @@ def test_an_error_tells_where_work_is_kept_to_go_on_with_and_only_then(tmp_path,
         return getattr(stop.value, "__notes__", [])
 
     assert notes(wanted, 1) == []  # nothing is read yet
-    kept = f"The unfinished work is kept in {out}/.build; the same command goes on from there unless the"
-    assert [note.startswith(kept) for note in notes(wanted, 60)] == [True]
+    kept = f"What is done is kept in {out}/.build; the same command goes on from there."
+    assert [note.startswith(kept) for note in notes(wanted, 180)] == [True]
+    other = load_encoder(EncoderOptions(model=str(tiny_model), dimension=8))
+    with pytest.raises(BuildError, match=r"the encoder has changed .* Remove .* to start over") as changed:
+        build(wanted, out, encoder=other)
+    assert not hasattr(changed.value, "__notes__")  # the same command does not go on
     with pytest.raises(BudgetError) as refused:
         build(recipe(corpus, tiny_model, **{"index.memory": "1kB"}), out, encoder=encoder)
     assert [note.startswith(kept) for note in refused.value.__notes__] == [True]
     with pytest.raises(SourceError) as missing:
         build(recipe(tmp_path / "none.jsonl", tiny_model), out, encoder=encoder)
     assert not hasattr(missing.value, "__notes__")  # what is there is of another build
+
+
+def test_a_store_that_is_published_is_no_work_to_go_on_with(
+    tmp_path, corpus, tiny_model, encoder, monkeypatch
+):
+    def refuse(*_):
+        raise PermissionError("no")
+
+    monkeypatch.setattr("compactds.indexer.build_run.remove_old_bundles", refuse)
+    with pytest.raises(PermissionError) as stopped:
+        build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
+    assert (tmp_path / "store" / "manifest.json").exists()
+    assert not hasattr(stopped.value, "__notes__")
 
 
 def test_it_can_be_interrupted_again_and_again(tmp_path, corpus, tiny_model, encoder):
@@ -318,7 +335,7 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path, corpus, tiny_model, enc
 
     def full(descriptor):
         if next(calls) == writes:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device", f"{tmp_path}/store/.build/file")
         flush(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
@@ -326,6 +343,8 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path, corpus, tiny_model, enc
         build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
     notes = "".join(getattr(full_disk.value, "__notes__", []))
     assert (f"kept in {tmp_path}/store/.build" in notes) == (writes > 3)  # before, nothing is read
+    assert "goes on" not in str(full_disk.value)
+    assert not hasattr(full_disk.value.__cause__, "__notes__")  # a traceback shows both
     build(recipe(corpus, tiny_model), tmp_path / "store", encoder=encoder)
     build(recipe(corpus, tiny_model), tmp_path / "straight", encoder=encoder)
     assert content(tmp_path / "store") == content(tmp_path / "straight")

@@ -194,8 +194,9 @@ class TestGoingOn:
         return content(tmp_path / "whole")
 
     def test_rows_are_copied_once(self, store, expected, monkeypatch):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             compact(store, progress=StopAt("indexing"))
+        assert [f"kept in {store}/.compact;" in note for note in stopped.value.__notes__] == [True]
         assert len(read_manifest(store).segments) == 3
         monkeypatch.setattr("compactds.indexer.compacting.SegmentWriter", never)
         assert compact(store).resumed

@@ -7,7 +7,7 @@ import pytest
 
 from compactds.datastore.errors import StoreBusyError
 from compactds.indexer.errors import BuildError
-from compactds.indexer.workspace import locked, write_npy
+from compactds.indexer.workspace import Workspace, locked, noting_work, write_npy
 
 
 def refused(out, name):
@@ -95,6 +95,32 @@ class TestFoldersMadeForNothing:
         monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
         with pytest.raises(StoreBusyError, match="another build or change"), locked(out):
             pass
+
+
+class TestNotes:
+    def test_an_error_about_a_file_of_the_work_says_where_that_is_kept(self, tmp_path):
+        with pytest.raises(OSError, match="No space") as error, noting_work(tmp_path, lambda: True):
+            raise OSError(28, "No space left on device", str(tmp_path / "file"))
+        (note,) = error.value.__notes__
+        assert note.startswith(f"What is done is kept in {tmp_path};")
+
+    def test_where_nobody_can_look_the_error_itself_is_told(self, tmp_path):
+        def refuse():
+            raise PermissionError("no")
+
+        with pytest.raises(BuildError, match=r"^no such vectors") as error, noting_work(tmp_path, refuse):
+            raise BuildError("no such vectors.")
+        assert not hasattr(error.value, "__notes__")
+
+    def test_work_is_what_was_read(self, tmp_path):
+        workspace, _ = Workspace.open(tmp_path, "key", "documents")
+        workspace.write_state("encoders", {})
+        (workspace.root / "reading").mkdir()
+        (workspace.root / "reading" / ".000000.json.tmp").write_text("")
+        assert not workspace.holds_work("documents")
+        workspace.write_state("reading/000000.part", {})
+        assert workspace.holds_work("documents")
+        assert not workspace.holds_work("others")
 
 
 def test_an_array_is_saved_in_one_step(tmp_path):
