@@ -39,7 +39,7 @@ from compactds.datastore.ranking import Answer, allowed_rows, count_rows, fill, 
 from compactds.datastore.records import Hit, Hits, Neighbours, Passage, SearchReport
 from compactds.datastore.segment import Segment, open_segments
 from compactds.datastore.timing import Clock
-from compactds.filters import Expression, ParsedWheres, Schema, Where
+from compactds.filters import Expression, ParsedWheres, Schema, Where, WhereError
 
 OPEN_ATTEMPTS = 3
 
@@ -394,9 +394,17 @@ class Datastore:
     def _expressions(self, where: Where | Sequence[Where]) -> list[Expression | None]:
         """Return the expression of all queries, or one for each if a list of them is given."""
         if isinstance(where, list | tuple):
-            return [self._wheres.parse(each) for each in where]
+            return [self._expression(each, place) for place, each in enumerate(where)]
         one: Where = where  # type: ignore[assignment]  # a sequence is a list or a tuple, or else an error
         return [None if one is None else self._wheres.parse(one)]
+
+    def _expression(self, where: Where, place: int) -> Expression | None:
+        """Return the expression at a place in a list; an error knows the place."""
+        try:
+            return self._wheres.parse(where)
+        except WhereError as error:
+            error.place = place
+            raise
 
     def _rank(
         self, queries: Queries, effort: Effort, expressions: Sequence[Expression | None], clock: Clock

@@ -40,7 +40,8 @@ class CompactdsError(Exception):
 class WhereError(CompactdsError):
     """Refuse a where expression that is malformed, too large or too deep.
 
-    `field` is the name of the field that it is wrong about, if it is about one.
+    `field` is the name of the field that it is wrong about, if it is about one; `place` is the expression's
+    place in a list of them, from 0, if it is in one.
     """
 
     code = "invalid_where"
@@ -50,6 +51,7 @@ class WhereError(CompactdsError):
     ) -> None:
         super().__init__(message, value=value, remedy=remedy)
         self.field = field
+        self.place: int | None = None
 
 
 class UnknownFieldError(WhereError):

@@ -97,8 +97,8 @@ class ProblemAnswer(BaseModel):
     detail: str = Field(description="What is wrong with this request.")
     code: str = Field(description="A stable name of the error, for programs.", examples=["unknown_field"])
     field: str | None = Field(
-        description="The key of the body at fault, such as `query[3]`, or `where.year` for what a where "
-        "expression says of the field `year`."
+        description="The place in the body at fault, if it is one, such as `query[3]`; in a where "
+        "expression, `where`, `where[1]` in a list, and the name of the field that it is wrong about."
     )
     value: Any = Field(description="What stood there, cut if it is long.")
     remedy: str = Field(description="What to do about it.")

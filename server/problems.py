@@ -87,7 +87,7 @@ def problem_of(error: CompactdsError, scope: Scope) -> ProblemError:
     """Return the problem for an error of the engine; what the caller can't mend is logged, not told."""
     for kind, status in _STATUS_OF_ERROR.items():
         if isinstance(error, kind):
-            place = _place_in_where(error) if isinstance(error, WhereError) else ""
+            place = _place_in_body(error) if isinstance(error, WhereError) else ""
             return ProblemError(
                 status, error.code, error.message, remedy=error.remedy, value=error.value, field=place
             )
@@ -107,9 +107,10 @@ def problem_of(error: CompactdsError, scope: Scope) -> ProblemError:
     )
 
 
-def _place_in_where(error: WhereError) -> str:
-    """Return what of the body is at fault: the where expression, or what it says of one field."""
-    return "where" if error.field is None else f"where.{error.field}"
+def _place_in_body(error: WhereError) -> str:
+    """Return what of the body is at fault: a where expression, or what it says of one field."""
+    where = "where" if error.place is None else f"where[{error.place}]"
+    return where if error.field is None else f"{where}.{error.field}"
 
 
 def internal_problem() -> ProblemError:

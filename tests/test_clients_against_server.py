@@ -150,6 +150,22 @@ def test_a_list_of_filters_that_does_not_fit_is_refused_in_the_same_words(store,
     assert (answer.status_code, answer.json()["detail"]) == (422, told[0][0])
 
 
+@pytest.mark.parametrize(
+    ("wheres", "field"),
+    [
+        ([None, {"yaer": 1}], "where[1].yaer"),
+        (["year > 1", "year >="], "where[1]"),
+        ([{"year": "x"}, {"yaer": 1}], "where[0].year"),
+        ({"yaer": 1}, "where.yaer"),
+    ],
+    ids=str,
+)
+def test_a_wrong_filter_is_named_by_its_place_in_a_list(url, wheres, field):
+    body = {"query": ["star", "brain"], "where": wheres}
+    answer = httpx2.post(f"{url}/v1/search", json=body, trust_env=False)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
 def test_passages_that_overlap_are_left_out_embedded_and_over_http(store, url, client, records):
     questions = [str(record["text"]) for record in records[:20]]
     plainly = store.search("gravity of a star", k=30)
