@@ -110,7 +110,11 @@ class _Binder:
 
 def _type_of(name: object, schema: Schema) -> FieldType:
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
-        raise WhereError(f"where expression: {shown(name)} is not a field name.", value=reported(name))
+        raise WhereError(
+            f"where expression: {shown(name)} is not a field name.",
+            value=reported(name),
+            remedy=f"Name the field in a string of at most {LONGEST_NAME:,} characters.",
+        )
     return schema[name]
 
 

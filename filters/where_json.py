@@ -72,7 +72,11 @@ class _Reader:
 
     def _entry(self, name: object, value: Any, depth: int) -> Expression:
         if not isinstance(name, str):
-            raise WhereError(f"where expression: {shown(name)} is not a field name.", value=reported(name))
+            raise WhereError(
+                f"where expression: {shown(name)} is not a field name.",
+                value=reported(name),
+                remedy="Name the field in a string.",
+            )
         if name[:1] != "$":
             return self._field(name, value, depth)
         if name in _GROUPS:
@@ -108,7 +112,7 @@ class _Reader:
         for key, value in operators.items():
             parts.append(self._operator(name, key, value, depth))
             self._count()
-        return _together(operators, parts)
+        return _together(operators, parts, name)
 
     def _operator(self, name: str, key: object, value: Any, depth: int) -> Expression:
         if key in _COMPARISONS:
@@ -143,12 +147,14 @@ class _Reader:
         raise _unknown_operator(key, _FIELD_OPERATORS, f"field {shown(name)}", name)
 
 
-def _together(source: Mapping[Any, Any], parts: list[Expression]) -> Expression:
-    """Join what one object says: alone, or with and."""
+def _together(source: Mapping[Any, Any], parts: list[Expression], field: str | None = None) -> Expression:
+    """Join what one object says, perhaps of a `field`: alone, or with and."""
     if not parts:
+        place = "where expression" if field is None else f"field {shown(field)}"
         raise WhereError(
-            f"where expression: an empty object {shown(source)}.",
+            f"{place}: an empty object {shown(source)}.",
             remedy="Leave the condition out to allow all rows.",
+            field=field,
         )
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 

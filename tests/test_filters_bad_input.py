@@ -110,7 +110,7 @@ MISTAKES = [
     ("year = " + "- " * 1_000 + "1", "invalid_where", f"deeper than {MAX_DEPTH}", "one $and"),
     (f"venue = '{'x' * MEGABYTE}'", "invalid_where", "1,048,586 bytes, the limit is 65,536", "Use JSON"),
     ({"venue": "x" * MEGABYTE}, "wrong_type", "'xxx", "It has 1,048,576 bytes, the limit is 65,536"),
-    ({"x" * MEGABYTE: 1}, "invalid_where", "is not a field name", ""),
+    ({"x" * MEGABYTE: 1}, "invalid_where", "is not a field name", "at most 1,000 characters"),
     ({"year": {"$get": 1}}, "invalid_where", "field 'year': unknown operator '$get'", "Did you mean '$gt'?"),
     ({"id": "d1"}, "unknown_field", "unknown field 'id'", "Did you mean 'document_id'?"),
     ("ID = 'd1'", "unknown_field", "unknown field 'ID'", "Did you mean 'document_id'?"),

@@ -63,7 +63,7 @@ def test_dates_are_written_as_iso_strings():
         ({"$not": []}, "expected an object"),
         ({"$nor": []}, r"unknown operator '\$nor'. Known here: \$and, \$or, \$not"),
         ({"$gt": 3}, r"unknown operator '\$gt'"),
-        ({"year": {}}, "an empty object"),
+        ({"year": {}}, "field 'year': an empty object"),
         (
             {"year": {"$get": 3}},
             r"field 'year': unknown operator '\$get'. Did you mean '\$gt'\? Known here: ",
@@ -79,7 +79,7 @@ def test_dates_are_written_as_iso_strings():
         ({"year": {"$in": "abc"}}, "expected a list of values"),
         ({"year": {"$exists": 1}}, r"\$exists needs true or false"),
         ({"year": {"$not": 3}}, r"\$not needs an object"),
-        ({3: 4}, "3 is not a field name"),
+        ({3: 4}, r"3 is not a field name\. Name the field in a string\."),
         ({None: 4}, "None is not a field name"),
     ],
 )

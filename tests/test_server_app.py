@@ -607,6 +607,8 @@ def test_any_text_is_a_query(http, query):
         ({"year": {"$in": []}}, "invalid_where", None, "where.year"),
         ({"year": {"$exists": 1}}, "invalid_where", 1, "where.year"),
         ({"year": {"$not": 1}}, "invalid_where", 1, "where.year"),
+        ({"author": {}}, "invalid_where", None, "where.author"),
+        ({"author": {"name": {}}}, "invalid_where", None, "where.author.name"),
         ("year >=", "invalid_where", None, "where"),
         ({"$nor": []}, "invalid_where", None, "where"),
     ],
