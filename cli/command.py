@@ -21,7 +21,8 @@ WRONG_USE = 2
 STOPPED = 130
 
 # Errors that a caller makes, whichever part finds them: a recipe, a store on disk, or a server. That a vector
-# is invalid is none here: vectors come from files, and a file that cannot be used is a failure.
+# is invalid, or that queries are few, is none here: they come from files, and a file that cannot be used is a
+# failure.
 _WRONG_USE_CODES = frozenset(
     {
         *("config_error", "config_syntax", "unknown_key", "invalid_value", "invalid_filter"),

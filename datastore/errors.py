@@ -69,6 +69,12 @@ class VectorError(SearchError):
     code = "invalid_vector"
 
 
+class FewQueriesError(SearchError):
+    """Refuse to calibrate with so few queries that they say next to nothing."""
+
+    code = "few_queries"
+
+
 class PassageNotFoundError(CompactdsError):
     """Report a passage id the store does not hold."""
 

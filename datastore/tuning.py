@@ -15,7 +15,7 @@ from compactds.datastore.calibration import (
     queries_from_elsewhere,
 )
 from compactds.datastore.encoders.base import Vectors
-from compactds.datastore.errors import SearchError
+from compactds.datastore.errors import FewQueriesError, SearchError
 from compactds.datastore.manifest import HELD_OUT, CalibrationPoint, Manifest, SegmentRecord
 from compactds.datastore.parallel import share_out
 from compactds.datastore.plan import CALIBRATION_K, point_for
@@ -52,10 +52,10 @@ class OwnQueries:
 def pick_queries(count: int) -> list[int]:
     """Return which of `count` queries are used: all, or 1,000 drawn at random, in order.
 
-    Raises SearchError for fewer than 20, whose recall says next to nothing.
+    Raises FewQueriesError for fewer than 20, whose recall says next to nothing.
     """
     if count < LEAST_QUERIES:
-        raise SearchError(
+        raise FewQueriesError(
             f"{count} queries are too few to calibrate with.",
             value=count,
             remedy=f"Give at least {LEAST_QUERIES}; some hundreds are better.",

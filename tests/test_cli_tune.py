@@ -169,19 +169,25 @@ class TestTune:
         assert "names no encoder" in done.stderr
 
     @pytest.mark.parametrize(
-        ("array", "code", "message"),
+        ("array", "message"),
         [
-            (np.ones((LEAST_QUERIES - 1, DIMENSION)), 2, "too few"),
-            (np.ones((30, 5)), 1, "dimensions"),
-            (np.zeros((30, DIMENSION)), 1, "query vector 0 is zero"),
-            (np.ones((30, DIMENSION), int), 1, "floats"),
+            (np.ones((LEAST_QUERIES - 1, DIMENSION)), "too few"),
+            (np.ones((30, 5)), "dimensions"),
+            (np.zeros((30, DIMENSION)), "query vector 0 is zero"),
+            (np.ones((30, DIMENSION), int), "floats"),
         ],
     )
-    def test_queries_that_are_none_are_refused(self, store, tmp_path, array, code, message):
+    def test_queries_that_are_none_are_refused(self, store, tmp_path, array, message):
         np.save(tmp_path / "q.npy", array)
         done = run("tune", store, "--queries", tmp_path / "q.npy")
-        assert done.exit_code == code
+        assert done.exit_code == 1
         assert message in done.stderr
+
+    def test_few_texts_are_refused_as_few_vectors_are(self, text_store, tmp_path):
+        (tmp_path / "q.txt").write_text("why\n" * (LEAST_QUERIES - 1))
+        done = run("tune", text_store, "--queries", tmp_path / "q.txt")
+        assert done.exit_code == 1
+        assert "too few" in done.stderr
 
     def test_no_store_is_told_and_no_folder_made(self, tmp_path):
         assert run("tune", tmp_path / "absent").exit_code == 1
