@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compactds.cli.output import table
+from compactds.configs.sizes import counted
 from compactds.indexer.ledger import merged as merged
 
 _STYLE = """
@@ -102,7 +103,7 @@ def ledger_page(title: str, ledger: Mapping[str, Any]) -> str:
         f"<p>{total['documents']:,} documents of {total['words']:,} words were read, "
         f"{total['documents_out']:,} of {total['words_out']:,} words stay{passages}. "
         f"{total['removed']:,} were removed ({_share(total['removed'], total['documents']):.1%}), "
-        f"{total['rejected']:,} records could not be used.</p>",
+        f"{counted(total['rejected'], 'record')} could not be used.</p>",
         "<h2>Sources</h2>",
         _html_table(("name", *_SOURCE_COLUMNS), sources),
         "<h2>Removed</h2>",

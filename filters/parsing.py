@@ -42,7 +42,7 @@ def parse_where(where: Where, schema: Schema) -> Expression | None:
                 raise
             except WhereError as error:
                 if where.lstrip().startswith("{"):
-                    error.remedy = f"{error.remedy} {_NO_JSON_IN_TEXT}"
+                    error.remedy = f"{_NO_JSON_IN_TEXT} {error.remedy}"
                 raise
         case _:
             raise WhereError(

@@ -16,7 +16,15 @@ from compactds.indexer.errors import AttributeNameError, AttributeTypeError
 RESERVED_NAMES = frozenset({"document_id", "title", "source", "id", "text"})
 MAX_NAME_CHARACTERS = 128
 MAX_FIELDS = 256
-_WHOLE = (Kind.INTEGER, Kind.TEXT_INTEGER)
+_WHOLE = frozenset({Kind.INTEGER, Kind.TEXT_INTEGER})
+_INSTANTS = frozenset({Kind.DATE, Kind.TIMESTAMP})
+_EXPECTED: dict[Kind, tuple[FieldType, frozenset[Kind]]] = {
+    **dict.fromkeys(_WHOLE, (FieldType.INT64, _WHOLE)),
+    Kind.DATE: (FieldType.DATE, _INSTANTS),
+    Kind.TIMESTAMP: (FieldType.TIMESTAMP, _INSTANTS),
+}
+"""What one takes an attribute for by its first value, and the values among which it stays no less."""
+_WIDER = frozenset({FieldType.FLOAT64, FieldType.STRING})
 
 
 class AttributeInference:
@@ -99,22 +107,24 @@ class AttributeInference:
     def remarks(self, known: Container[str] = ()) -> Iterator[str]:
         """Yield a sentence for each type that was given and not needed, and for each that did not last.
 
-        Integers become float64 with the first number that is none. Of `known` fields, which a store has
-        already, that is not said.
+        Integers become float64 with the first number that is none, dates strings with the first string that
+        is none. Of `known` fields, which a store has already, that is not said.
         """
         for name in sorted(self._overrides.keys() - self._seen.keys()):
             near = nearest(name, self._seen)
             meant = f" Did you mean {near!r}?" if near else ""
             yield f"No document has the attribute {name!r}, which is given a type.{meant}"
         for name, seen in sorted(self._seen.items()):
-            first = next(iter(seen), None)
-            if first in _WHOLE and name not in known and self._type(name) is FieldType.FLOAT64:
-                origin, example = seen[first]
-                later, number = next(witness for kind, witness in seen.items() if kind not in _WHOLE)
-                yield (
-                    f"Attribute {name!r} is float64 and not int64: it is {example} at {origin}, "
-                    f"and {number} at {later}."
-                )
+            was, kinds = _EXPECTED.get(next(iter(seen), Kind.STRING), (None, frozenset()))
+            kind = self._type(name)
+            if was is None or kind not in _WIDER or name in known or name in self._overrides:
+                continue
+            origin, example = next(iter(seen.values()))
+            later, other = next(witness for kind, witness in seen.items() if kind not in kinds)
+            yield (
+                f"Attribute {name!r} is {kind} and not {was}: it is {example} at {origin}, "
+                f"and {other} at {later}."
+            )
 
     def schema(self) -> Schema:
         """Return the type of every field seen, in order of name."""

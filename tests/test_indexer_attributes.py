@@ -98,6 +98,32 @@ def test_integers_followed_by_a_float_are_remarked_upon_unless_the_store_has_flo
     assert list(inference.remarks({"a.b"})) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            ("2020-01-01", "2021-02-30"),
+            "string and not date: it is '2020-01-01' at {1}, and '2021-02-30' at {2}.",
+        ),
+        (
+            ("2020-01-01T10:00:00Z", "2020-01-01", "x"),
+            "string and not timestamp: it is '2020-01-01T10:00:00Z'",
+        ),
+        (("x", "2020-01-01"), None),
+        (("2020-01-01", "2020-01-01T10:00:00Z"), None),
+        (("2020-01-01", None, "2021-01-01"), None),
+    ],
+)
+def test_dates_followed_by_another_string_are_remarked_upon(values, said):
+    inference = AttributeInference({"given": FieldType.STRING})
+    for number, value in enumerate(values, 1):
+        inference.observe(document(number, published=value, given=value))
+    places = [document(number).origin for number in range(len(values) + 1)]
+    remarks = list(inference.remarks())
+    assert len(remarks) == (said is not None)
+    assert all(remark.startswith(f"Attribute 'published' is {said.format(*places)}") for remark in remarks)
+
+
 def test_csv_text_joins_numbers_from_elsewhere():
     inference = AttributeInference()
     inference.observe(document(1, year=2015))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xxhash import xxh3_64_hexdigest
 
+from compactds.configs.sizes import counted
 from compactds.datastore.manifest import MANIFEST_NAME, SEGMENT_NAME
 from compactds.datastore.segment import SEGMENTS_FOLDER
 from compactds.indexer.errors import SourceError
@@ -103,7 +104,8 @@ def _folder_files(folder: Path, options: SourceOptions) -> list[InputFile]:
     skipped = Counter(split_suffix(path.name)[1] or "no suffix" for path, kind in chosen if not kind)
     if skipped:
         counts = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(skipped.items()))
-        logger.warning("%s: skipped %d files of unknown format (%s)", folder, skipped.total(), counts)
+        passed = counted(skipped.total(), "file")
+        logger.warning("%s: skipped %s of unknown format (%s)", folder, passed, counts)
     if not files:
         raise SourceError(
             f"{folder} holds no file of a known format.",
