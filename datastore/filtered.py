@@ -121,7 +121,8 @@ class FilteredSearch:
         small = self._index.rows <= SMALL_ROWS and counts.share <= SMALL_SHARE
         if small and not alike and most_depth is not None and self._is_large_part(first):
             lists = self._index.lists
-            usual = usual if deciding is not None else math.sqrt(first * lists)
+            if deciding is None:
+                usual = math.sqrt(first * lists)
             if self._is_dearer(plan, lists, usual):
                 return None
         exact = query if deciding is None else deciding

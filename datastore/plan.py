@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from compactds.datastore.ann.base import AnnIndex
@@ -136,8 +136,9 @@ def _filtered(
         plans = [Plan("codes", wanted, rows, costs.filtered_us + rows * costs.code_us + scoring_us)]
         if not index.exact:  # such an index has no lists
             most_rows = max(worth, (matching * costs.row_us - costs.filtered_us) / costs.code_us)
-            lists = Plan("lists", wanted, effort, listing_us, misses, most_rows, grows=grows)
-            plans.insert(0, replace(lists, score_rows=costs.row_us / costs.code_us))
+            score_rows = costs.row_us / costs.code_us
+            lists = Plan("lists", wanted, effort, listing_us, misses, most_rows, score_rows, grows)
+            plans.insert(0, lists)
     if share >= OPEN_FROM_SHARE:
         further = max(1, math.ceil(OPEN_WORTH * effort * share**OPEN_EFFORT_POWER))
         results = min(rows, math.ceil(OPEN_SPARE * k / share))

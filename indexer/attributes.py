@@ -107,8 +107,8 @@ class AttributeInference:
     def remarks(self, known: Container[str] = ()) -> Iterator[str]:
         """Yield a sentence for each type that was given and not needed, and for each that did not last.
 
-        Integers become float64 with the first number that is none, dates strings with the first string that
-        is none. Of `known` fields, which a store has already, that is not said.
+        Integers become float64 with the first number that is none; dates, and integers of csv, become strings
+        with the first text that is none. Of `known` fields, which a store has already, that is not said.
         """
         for name in sorted(self._overrides.keys() - self._seen.keys()):
             near = nearest(name, self._seen)
@@ -116,13 +116,14 @@ class AttributeInference:
             yield f"No document has the attribute {name!r}, which is given a type.{meant}"
         for name, seen in sorted(self._seen.items()):
             was, kinds = _EXPECTED.get(next(iter(seen), Kind.STRING), (None, frozenset()))
-            kind = self._type(name)
-            if was is None or kind not in _WIDER or name in known or name in self._overrides:
+            settled = self._type(name)
+            if was is None or settled not in _WIDER or name in known or name in self._overrides:
                 continue
             origin, example = next(iter(seen.values()))
-            later, other = next(witness for kind, witness in seen.items() if kind not in kinds)
+            others = (witness for kind, witness in seen.items() if kind not in kinds)
+            later, other = seen.get(Kind.STRING) or next(others)  # plain text widens more than numbers do
             yield (
-                f"Attribute {name!r} is {kind} and not {was}: it is {example} at {origin}, "
+                f"Attribute {name!r} is {settled} and not {was}: it is {example} at {origin}, "
                 f"and {other} at {later}."
             )
 

@@ -124,6 +124,17 @@ def test_dates_followed_by_another_string_are_remarked_upon(values, said):
     assert all(remark.startswith(f"Attribute 'published' is {said.format(*places)}") for remark in remarks)
 
 
+def test_integers_of_csv_followed_by_text_are_remarked_upon_with_the_text():
+    inference = AttributeInference()
+    for number, value in enumerate(("3", "2.5", "many"), 1):
+        inference.observe(document(number, is_text=True, count=value))
+    (remark,) = inference.remarks()
+    assert remark == (
+        f"Attribute 'count' is string and not int64: it is '3' at {document(1).origin}, "
+        f"and 'many' at {document(3).origin}."
+    )
+
+
 def test_csv_text_joins_numbers_from_elsewhere():
     inference = AttributeInference()
     inference.observe(document(1, year=2015))
